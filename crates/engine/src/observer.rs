@@ -1,0 +1,67 @@
+use metron_trace::{Request, RequestEnd, StepRecord, Token};
+
+use crate::executor::TextPiece;
+
+/// Watches a run: records it, shows its progress, streams its text. It changes nothing.
+///
+/// The loop calls it between steps, on the loop's own thread, so it must be quick. An error ends
+/// the run; what was observed before stands.
+pub trait StepObserver {
+    /// A request arrived.
+    fn arrived(&mut self, _request: &Request) -> Result<(), ObserverError> {
+        Ok(())
+    }
+
+    /// A step is done, with the tokens it made and the text they completed.
+    fn stepped(
+        &mut self,
+        _step: &StepRecord,
+        _tokens: &[Token],
+        _text: &[TextPiece],
+    ) -> Result<(), ObserverError> {
+        Ok(())
+    }
+
+    /// A request ended.
+    fn ended(&mut self, _end: &RequestEnd) -> Result<(), ObserverError> {
+        Ok(())
+    }
+
+    /// Whether the run should stop at the next step boundary (Ctrl-C, a time limit).
+    fn wants_stop(&self) -> bool {
+        false
+    }
+}
+
+/// Why an observer could not go on (a full disk, say).
+pub type ObserverError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Watches nothing.
+impl StepObserver for () {}
+
+/// Each in turn.
+impl<A: StepObserver + ?Sized, B: StepObserver + ?Sized> StepObserver for (&mut A, &mut B) {
+    fn arrived(&mut self, request: &Request) -> Result<(), ObserverError> {
+        self.0.arrived(request)?;
+        self.1.arrived(request)
+    }
+
+    fn stepped(
+        &mut self,
+        step: &StepRecord,
+        tokens: &[Token],
+        text: &[TextPiece],
+    ) -> Result<(), ObserverError> {
+        self.0.stepped(step, tokens, text)?;
+        self.1.stepped(step, tokens, text)
+    }
+
+    fn ended(&mut self, end: &RequestEnd) -> Result<(), ObserverError> {
+        self.0.ended(end)?;
+        self.1.ended(end)
+    }
+
+    fn wants_stop(&self) -> bool {
+        self.0.wants_stop() || self.1.wants_stop()
+    }
+}

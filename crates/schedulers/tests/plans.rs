@@ -1,0 +1,207 @@
+//! Hand-worked examples: the whole plan sequence of each policy, in virtual time.
+//!
+//! Every step takes 10 ms, whatever is in it, so a plan says when things happened. A plan is
+//! written as `request:tokens@context`, with `!request` for a preemption before it and `*` behind
+//! recomputed positions.
+
+use std::time::Duration;
+
+use metron_engine::{CostModel, Engine, ObserverError, StepObserver, Submission, TextPiece};
+use metron_schedulers::{Defaults, PolicySpec, Registry};
+use metron_sim::SimExecutor;
+use metron_trace::{
+    Limits, Request, RequestId, Sampling, StepRecord, Timestamp, Token, Work, WorkKind,
+};
+
+struct TenMillisecondsAStep;
+
+impl CostModel for TenMillisecondsAStep {
+    fn step_time(&self, _work: &[Work]) -> Duration {
+        Duration::from_millis(10)
+    }
+}
+
+/// Writes plans down.
+#[derive(Default)]
+struct Plans(Vec<String>);
+
+impl StepObserver for Plans {
+    fn stepped(
+        &mut self,
+        step: &StepRecord,
+        _: &[Token],
+        _: &[TextPiece],
+    ) -> Result<(), ObserverError> {
+        let preempted = step.preemptions.iter().map(|p| format!("!{}", p.request.0));
+        let work = step.work.iter().map(|w| {
+            let recomputed = if w.kind == WorkKind::Recompute { "*" } else { "" };
+            format!("{}:{}@{}{recomputed}", w.request.0, w.tokens, w.context)
+        });
+        self.0.push(preempted.chain(work).collect::<Vec<_>>().join(" "));
+        Ok(())
+    }
+}
+
+/// (arrival in ms, prompt tokens, output tokens)
+type Arrival = (u64, u32, u32);
+
+fn check(policy: &str, limits: Limits, arrivals: &[Arrival], expected: &[&str]) {
+    let submissions = arrivals.iter().zip(0..).map(|(&(ms, prompt_tokens, output), id)| {
+        let request = Request {
+            id: RequestId(id),
+            arrived_at: Timestamp::from_nanos(ms * 1_000_000),
+            prompt_tokens,
+            output_tokens: Some(output),
+            max_tokens: output,
+            class: 0,
+            priority: 0,
+            deadlines: None,
+            sampling: Sampling::GREEDY,
+        };
+        Submission { request, prompt: Vec::new() }
+    });
+    let spec: PolicySpec = policy.parse().unwrap();
+    let defaults = Defaults { limits, token_budget: 8 };
+    let (mut scheduler, info) = Registry::default().build(&spec, &defaults).unwrap();
+    let engine = Engine { policy: &info.label, limits, max_concurrency: None, cost_model: None };
+    let mut executor = SimExecutor::new(TenMillisecondsAStep);
+    let mut plans = Plans::default();
+    engine.run(&mut executor, scheduler.as_mut(), submissions, &mut plans).unwrap();
+    assert_eq!(plans.0, expected, "plans of {policy}");
+}
+
+/// Blocks of 4 positions.
+fn limits(num_blocks: u32, max_num_seqs: u32) -> Limits {
+    Limits { block_size: 4, num_blocks, max_num_seqs, max_model_len: 16 }
+}
+
+#[test]
+fn static_batching_admits_nobody_until_the_batch_has_drained() {
+    check(
+        "static",
+        limits(100, 8),
+        &[(0, 5, 2), (0, 3, 3), (5, 4, 1)],
+        &["0:5@0 1:3@0", "0:1@5 1:1@3", "1:1@4", "2:4@0"],
+    );
+}
+
+#[test]
+fn static_batching_reserves_the_longest_sequence_for_each() {
+    // Two of 16 positions fit into 9 blocks of 4; the third waits, though its 3 tokens would fit.
+    check(
+        "static",
+        limits(9, 8),
+        &[(0, 2, 1), (0, 2, 2), (0, 2, 1)],
+        &["0:2@0 1:2@0", "1:1@2", "2:2@0"],
+    );
+}
+
+#[test]
+fn orca_runs_a_whole_prompt_beside_decodes() {
+    check(
+        "orca",
+        limits(100, 8),
+        &[(0, 3, 4), (15, 9, 2)],
+        &["0:3@0", "0:1@3", "0:1@4 1:9@0", "0:1@5 1:1@9"],
+    );
+}
+
+#[test]
+fn orca_admits_when_a_reservation_is_given_back() {
+    check(
+        "orca",
+        limits(8, 8),
+        &[(0, 2, 1), (0, 2, 3), (0, 2, 2)],
+        &["0:2@0 1:2@0", "1:1@2 2:2@0", "1:1@3 2:1@2"],
+    );
+}
+
+#[test]
+fn orca_stays_within_its_slots() {
+    check("orca", limits(100, 1), &[(0, 2, 2), (0, 2, 1)], &["0:2@0", "0:1@2", "1:2@0"]);
+}
+
+#[test]
+fn vllm_v0_stops_decodes_for_a_prefill() {
+    check(
+        "vllm-v0",
+        limits(100, 8),
+        &[(0, 3, 3), (5, 9, 2)],
+        &["0:3@0", "1:9@0", "0:1@3 1:1@9", "0:1@4"],
+    );
+}
+
+#[test]
+fn vllm_v0_batches_prompts_up_to_its_token_limit() {
+    check(
+        "vllm-v0:max_num_batched_tokens=8",
+        limits(100, 8),
+        &[(0, 4, 1), (0, 4, 1), (0, 4, 1)],
+        &["0:4@0 1:4@0", "2:4@0"],
+    );
+}
+
+#[test]
+fn vllm_v0_preempts_the_newest_when_no_block_is_free_and_recomputes_it_later() {
+    // 5 blocks of 4: two prompts of 8 take four, and the first decode of request 0 the fifth.
+    // Request 1 finds no block free, so the newest, itself, is preempted; its 8 prompt and 1
+    // generated tokens need three blocks, which are free when request 0 is done.
+    check(
+        "vllm-v0",
+        limits(5, 8),
+        &[(0, 8, 3), (0, 8, 3)],
+        &["0:8@0 1:8@0", "!1 0:1@8", "0:1@9", "1:8@0* 1:1@8", "1:1@9"],
+    );
+}
+
+#[test]
+fn vllm_v0_keeps_one_percent_of_the_pool_free_when_it_admits() {
+    // 100 blocks, 1 of them the watermark: 25 prompts of four blocks would fit, 24 are admitted.
+    let arrivals: Vec<Arrival> = (0..25).map(|_| (0, 16 - 1, 1)).collect();
+    let first: Vec<String> = (0..24).map(|id| format!("{id}:15@0")).collect();
+    check("vllm", limits(100, 99), &arrivals, &[&first.join(" "), "24:15@0"]);
+}
+
+#[test]
+fn sarathi_splits_a_prompt_so_that_each_step_stays_within_the_token_budget() {
+    check(
+        "sarathi:token_budget=4",
+        limits(100, 8),
+        &[(0, 3, 4), (5, 9, 2)],
+        &["0:3@0", "0:1@3 1:3@0", "0:1@4 1:3@3", "0:1@5 1:3@6", "1:1@9"],
+    );
+}
+
+#[test]
+fn sarathi_goes_on_with_a_prefill_that_has_begun_before_it_starts_another() {
+    check(
+        "sarathi:token_budget=4",
+        limits(100, 8),
+        &[(0, 6, 1), (0, 3, 1)],
+        &["0:4@0", "0:2@4 1:2@0", "1:1@2"],
+    );
+}
+
+#[test]
+fn sarathi_runs_all_decodes_even_if_they_exceed_the_budget() {
+    check(
+        "sarathi:token_budget=2",
+        limits(100, 8),
+        &[(0, 1, 3), (0, 1, 3), (10, 1, 3), (10, 1, 1)],
+        &["0:1@0 1:1@0", "0:1@1 1:1@1", "0:1@2 1:1@2", "2:1@0 3:1@0", "2:1@1", "2:1@2"],
+    );
+}
+
+#[test]
+fn sarathi_may_preempt_a_prefill_that_has_begun() {
+    // 4 blocks of 4. Request 0 decodes in blocks 1 and 2, request 1 holds two for its prompt of 8.
+    // When request 0 needs its next token no block is free: request 1, half done, is preempted.
+    // Its own two blocks are free after that, so it starts again in the same step, as in the
+    // source: request 0 still had room in its block, but the rule wants a free one.
+    check(
+        "sarathi:token_budget=4",
+        limits(4, 8),
+        &[(0, 4, 3), (0, 8, 1)],
+        &["0:4@0", "0:1@4 1:3@0", "!1 0:1@5 1:3@0*", "1:4@3", "1:1@7"],
+    );
+}

@@ -1,0 +1,81 @@
+//! The stored form of a trace: a directory with `header.json` and one Arrow IPC stream a table.
+//!
+//! | file | a row for each |
+//! | --- | --- |
+//! | `requests.arrows` | request that arrived |
+//! | `work.arrows` | piece of work of each step |
+//! | `preemptions.arrows` | preemption |
+//! | `tokens.arrows` | output token |
+//! | `steps.arrows` | step |
+//! | `ends.arrows` | request that ended |
+//!
+//! The tables are written while the run goes on, in flushed record batches, by a thread of their
+//! own. A killed run leaves every whole batch readable; of each flush, `steps` is written after
+//! the tables that its rows need, so a step that can be read is whole. Times are nanoseconds
+//! since the start of the run. In Python, one table is
+//! `pyarrow.ipc.open_stream("run.trace/steps.arrows").read_pandas()`.
+
+mod columns;
+mod reader;
+mod tables;
+mod writer;
+
+use std::path::PathBuf;
+
+pub use reader::{Missing, TraceReader};
+pub use writer::TraceWriter;
+
+/// Version of the stored format. A reader refuses any other.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// Why a trace could not be written or read.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum StoreError {
+    /// The file system refused.
+    #[error("{}: {cause}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        cause: String,
+        /// Whether the disk is full.
+        disk_full: bool,
+    },
+    /// A file is not what its name says.
+    #[error("{}: {cause}", path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        cause: String,
+    },
+    /// Written by another version.
+    #[error(
+        "{}: the trace has format version {found}, this Metron reads version {FORMAT_VERSION}; \
+         read it with the Metron that wrote it", path.display()
+    )]
+    Version {
+        /// The header.
+        path: PathBuf,
+        /// Its version.
+        found: u64,
+    },
+}
+
+impl StoreError {
+    fn io(path: impl Into<PathBuf>, error: &std::io::Error) -> Self {
+        Self::Io {
+            path: path.into(),
+            cause: error.to_string(),
+            disk_full: error.kind() == std::io::ErrorKind::StorageFull,
+        }
+    }
+
+    fn arrow(path: impl Into<PathBuf>, error: arrow_schema::ArrowError) -> Self {
+        let path = path.into();
+        match error {
+            arrow_schema::ArrowError::IoError(_, error) => Self::io(path, &error),
+            other => Self::Malformed { path, cause: other.to_string() },
+        }
+    }
+}

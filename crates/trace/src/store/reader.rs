@@ -1,0 +1,154 @@
+use std::fmt;
+use std::fs::File;
+use std::io::{BufReader, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use arrow_ipc::reader::StreamReader;
+
+use super::tables::{OfStep, Table};
+use super::{FORMAT_VERSION, StoreError};
+use crate::{Header, Preemption, Request, RequestEnd, StepRecord, Token, Trace, Work};
+
+/// Reads stored traces.
+#[derive(Debug)]
+pub struct TraceReader {
+    dir: PathBuf,
+    missing: Vec<Missing>,
+}
+
+/// Something that a trace should hold and does not, because its run was killed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Missing {
+    /// The file ends before the table was closed; all whole batches before that were read.
+    Tail {
+        /// The file.
+        path: PathBuf,
+        /// Rows that could be read.
+        rows_read: usize,
+    },
+    /// Rows of steps whose own record was not written any more; they were left out.
+    StepRecords {
+        /// Tokens left out.
+        tokens: usize,
+    },
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tail { path, rows_read } => write!(
+                f,
+                "{}: the table was not closed (the run was killed, or is still going on); \
+                 {rows_read} rows are whole and were read",
+                path.display()
+            ),
+            Self::StepRecords { tokens } => write!(
+                f,
+                "{tokens} tokens belong to steps whose record was not written any more; they were \
+                 left out"
+            ),
+        }
+    }
+}
+
+impl TraceReader {
+    /// Reads the trace in the directory `dir`, with what it should hold and does not.
+    pub fn read(dir: &Path) -> Result<(Trace, Vec<Missing>), StoreError> {
+        let mut reader = Self { dir: dir.to_owned(), missing: Vec::new() };
+        let header = reader.header()?;
+        let mut trace = Trace {
+            header,
+            requests: reader.table::<Request>()?,
+            steps: reader.table::<StepRecord>()?,
+            tokens: reader.table::<Token>()?,
+            ends: reader.table::<RequestEnd>()?,
+        };
+        let work = reader.table::<OfStep<Work>>()?;
+        let preemptions = reader.table::<OfStep<Preemption>>()?;
+        join(&mut trace.steps, work, |step, row| step.work.push(row));
+        join(&mut trace.steps, preemptions, |step, row| step.preemptions.push(row));
+        reader.leave_out_stray_tokens(&mut trace);
+        Ok((trace, reader.missing))
+    }
+
+    fn header(&self) -> Result<Header, StoreError> {
+        let path = self.dir.join("header.json");
+        let text = std::fs::read_to_string(&path).map_err(|error| StoreError::io(&path, &error))?;
+        let malformed = |error: serde_json::Error| StoreError::Malformed {
+            path: path.clone(),
+            cause: format!("not a trace's header: {error}"),
+        };
+        // The version comes first: another version's header need not have our fields.
+        let json: serde_json::Value = serde_json::from_str(&text).map_err(malformed)?;
+        let version = json.get("format_version").and_then(serde_json::Value::as_u64);
+        match version {
+            Some(found) if found != u64::from(FORMAT_VERSION) => {
+                Err(StoreError::Version { path: path.clone(), found })
+            }
+            _ => serde_json::from_value(json).map_err(malformed),
+        }
+    }
+
+    fn table<T: Table>(&mut self) -> Result<Vec<T>, StoreError> {
+        let path = self.dir.join(T::FILE);
+        let file = File::open(&path).map_err(|error| StoreError::io(&path, &error))?;
+        let closed = is_closed(&file).map_err(|error| StoreError::io(&path, &error))?;
+        let mut rows = Vec::new();
+        match StreamReader::try_new(BufReader::new(file), None) {
+            Ok(stream) => {
+                for batch in stream {
+                    match batch {
+                        Ok(batch) => rows.extend(
+                            T::from_batch(&batch)
+                                .map_err(|error| StoreError::arrow(&path, error))?,
+                        ),
+                        Err(error) if closed => return Err(StoreError::arrow(&path, error)),
+                        Err(_) => break, // a batch that was being written when the run was killed
+                    }
+                }
+            }
+            Err(error) if closed => return Err(StoreError::arrow(&path, error)),
+            Err(_) => {}
+        }
+        if !closed {
+            self.missing.push(Missing::Tail { path, rows_read: rows.len() });
+        }
+        Ok(rows)
+    }
+
+    fn leave_out_stray_tokens(&mut self, trace: &mut Trace) {
+        let before = trace.tokens.len();
+        let steps = trace.steps.len() as u64;
+        trace.tokens.retain(|token| token.step.is_none_or(|step| step < steps));
+        let tokens = before - trace.tokens.len();
+        if tokens > 0 {
+            self.missing.push(Missing::StepRecords { tokens });
+        }
+    }
+}
+
+/// Gives each row to its step; both are in order of steps, and steps are numbered from 0.
+fn join<T>(
+    steps: &mut [StepRecord],
+    rows: Vec<OfStep<T>>,
+    mut give: impl FnMut(&mut StepRecord, T),
+) {
+    for OfStep { step, row } in rows {
+        if let Some(record) = steps.get_mut(step as usize) {
+            give(record, row);
+        }
+    }
+}
+
+/// Whether the stream was finished: it ends with a continuation marker and a length of zero.
+fn is_closed(mut file: &File) -> std::io::Result<bool> {
+    const END_OF_STREAM: [u8; 8] = [0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0];
+    let mut tail = [0; 8];
+    let Some(start) = file.metadata()?.len().checked_sub(tail.len() as u64) else {
+        return Ok(false);
+    };
+    file.seek(SeekFrom::Start(start))?;
+    file.read_exact(&mut tail)?;
+    file.seek(SeekFrom::Start(0))?;
+    Ok(tail == END_OF_STREAM)
+}

@@ -1,0 +1,196 @@
+use std::fs::File;
+use std::io::BufWriter;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use arrow_array::RecordBatch;
+use arrow_ipc::CompressionType;
+use arrow_ipc::writer::{IpcWriteOptions, StreamWriter};
+
+use super::StoreError;
+use super::tables::{OfStep, Table};
+use crate::{Header, Preemption, Request, RequestEnd, StepRecord, Timestamp, Token, Work};
+
+/// Rows are flushed when so many are waiting, ...
+const FLUSH_ROWS: usize = 16_384;
+/// ... or when the oldest of them is so old.
+const FLUSH_AFTER: Duration = Duration::from_secs(1);
+
+/// Writes a trace while the run goes on.
+///
+/// Appending copies a row into a buffer; a thread of the writer's own does the rest, so the run
+/// never waits for the disk. What could not be written is reported by the next append, or by
+/// [`finish`](Self::finish); what was written before stands.
+#[derive(Debug)]
+pub struct TraceWriter {
+    rows: Rows,
+    flushed_at: Timestamp,
+    to_disk: Sender<Rows>,
+    disk: JoinHandle<Result<(), StoreError>>,
+}
+
+/// Rows not yet handed to the writing thread.
+#[derive(Debug, Default)]
+struct Rows {
+    requests: Vec<Request>,
+    steps: Vec<StepRecord>,
+    work: Vec<OfStep<Work>>,
+    preemptions: Vec<OfStep<Preemption>>,
+    tokens: Vec<Token>,
+    ends: Vec<RequestEnd>,
+}
+
+impl TraceWriter {
+    /// Creates the directory `dir` and the header in it. An old trace there is an error.
+    pub fn create(dir: &Path, header: &Header) -> Result<Self, StoreError> {
+        std::fs::create_dir_all(dir).map_err(|error| StoreError::io(dir, &error))?;
+        let path = dir.join("header.json");
+        let file = File::create_new(&path).map_err(|error| StoreError::io(&path, &error))?;
+        serde_json::to_writer_pretty(file, header)
+            .map_err(|error| StoreError::io(&path, &error.into()))?;
+        let (to_disk, rows) = channel();
+        let tables = Tables::create(dir)?;
+        let disk = std::thread::Builder::new()
+            .name("trace-writer".to_owned())
+            .spawn(move || tables.write_all(&rows))
+            .map_err(|error| StoreError::io(dir, &error))?;
+        Ok(Self { rows: Rows::default(), flushed_at: Timestamp::ZERO, to_disk, disk })
+    }
+
+    /// A request arrived.
+    pub fn append_request(&mut self, request: &Request) -> Result<(), StoreError> {
+        self.rows.requests.push(request.clone());
+        self.flush_if_due(request.arrived_at)
+    }
+
+    /// A step is done, with its tokens.
+    pub fn append_step(&mut self, step: &StepRecord, tokens: &[Token]) -> Result<(), StoreError> {
+        let of_step = step.index;
+        self.rows.work.extend(step.work.iter().map(|&row| OfStep { step: of_step, row }));
+        self.rows
+            .preemptions
+            .extend(step.preemptions.iter().map(|&row| OfStep { step: of_step, row }));
+        self.rows.tokens.extend(tokens);
+        // The clone leaves work and preemptions behind: they have tables of their own.
+        self.rows.steps.push(StepRecord { work: Vec::new(), preemptions: Vec::new(), ..*step });
+        self.flush_if_due(step.ended_at)
+    }
+
+    /// A request ended.
+    pub fn append_end(&mut self, end: &RequestEnd) -> Result<(), StoreError> {
+        self.rows.ends.push(*end);
+        self.flush_if_due(end.ended_at)
+    }
+
+    /// Writes what is left, and waits for the disk.
+    pub fn finish(mut self) -> Result<(), StoreError> {
+        let rows = std::mem::take(&mut self.rows);
+        // A closed channel means that the thread has failed; joining it says why.
+        let _ = self.to_disk.send(rows);
+        drop(self.to_disk);
+        join(self.disk)
+    }
+
+    fn flush_if_due(&mut self, now: Timestamp) -> Result<(), StoreError> {
+        let waiting = self.rows.work.len() + self.rows.tokens.len() + self.rows.requests.len();
+        if waiting < FLUSH_ROWS && now.since(self.flushed_at) < FLUSH_AFTER {
+            return Ok(());
+        }
+        self.flushed_at = now;
+        let rows = std::mem::take(&mut self.rows);
+        if self.to_disk.send(rows).is_ok() {
+            return Ok(());
+        }
+        let stopped = std::thread::spawn(|| Ok(()));
+        join(std::mem::replace(&mut self.disk, stopped))
+    }
+}
+
+fn join(disk: JoinHandle<Result<(), StoreError>>) -> Result<(), StoreError> {
+    disk.join().unwrap_or_else(|_| {
+        Err(StoreError::Malformed {
+            path: PathBuf::new(),
+            cause: "the thread that writes the trace panicked".to_owned(),
+        })
+    })
+}
+
+/// The open files, in the hands of the writing thread.
+struct Tables {
+    requests: TableFile,
+    steps: TableFile,
+    work: TableFile,
+    preemptions: TableFile,
+    tokens: TableFile,
+    ends: TableFile,
+}
+
+impl Tables {
+    fn create(dir: &Path) -> Result<Self, StoreError> {
+        Ok(Self {
+            requests: TableFile::create::<Request>(dir)?,
+            steps: TableFile::create::<StepRecord>(dir)?,
+            work: TableFile::create::<OfStep<Work>>(dir)?,
+            preemptions: TableFile::create::<OfStep<Preemption>>(dir)?,
+            tokens: TableFile::create::<Token>(dir)?,
+            ends: TableFile::create::<RequestEnd>(dir)?,
+        })
+    }
+
+    fn write_all(mut self, incoming: &Receiver<Rows>) -> Result<(), StoreError> {
+        while let Ok(rows) = incoming.recv() {
+            self.requests.append(&rows.requests)?;
+            self.work.append(&rows.work)?;
+            self.preemptions.append(&rows.preemptions)?;
+            self.tokens.append(&rows.tokens)?;
+            // After the tables that its rows need, so that a step that can be read is whole.
+            self.steps.append(&rows.steps)?;
+            self.ends.append(&rows.ends)?;
+        }
+        for table in
+            [self.requests, self.work, self.preemptions, self.tokens, self.steps, self.ends]
+        {
+            table.close()?;
+        }
+        Ok(())
+    }
+}
+
+struct TableFile {
+    path: PathBuf,
+    stream: StreamWriter<BufWriter<File>>,
+}
+
+impl TableFile {
+    fn create<T: Table>(dir: &Path) -> Result<Self, StoreError> {
+        let path = dir.join(T::FILE);
+        let file = File::create_new(&path).map_err(|error| StoreError::io(&path, &error))?;
+        let open = || {
+            let options = IpcWriteOptions::default()
+                .try_with_compression(Some(CompressionType::LZ4_FRAME))?;
+            let schema = T::to_batch(&[])?.schema();
+            let mut stream =
+                StreamWriter::try_new_with_options(BufWriter::new(file), &schema, options)?;
+            stream.flush()?;
+            Ok(stream)
+        };
+        let stream = open().map_err(|error| StoreError::arrow(&path, error))?;
+        Ok(Self { path, stream })
+    }
+
+    fn append<T: Table>(&mut self, rows: &[T]) -> Result<(), StoreError> {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        T::to_batch(rows)
+            .and_then(|batch: RecordBatch| self.stream.write(&batch))
+            .and_then(|()| self.stream.flush())
+            .map_err(|error| StoreError::arrow(&self.path, error))
+    }
+
+    fn close(mut self) -> Result<(), StoreError> {
+        self.stream.finish().map_err(|error| StoreError::arrow(&self.path, error))
+    }
+}
