@@ -60,13 +60,14 @@ fn check(policy: &str, limits: Limits, arrivals: &[Arrival], expected: &[&str]) 
         };
         Submission { request, prompt: Vec::new() }
     });
-    let spec: PolicySpec = policy.parse().unwrap();
+    let spec: PolicySpec = policy.parse().expect("the policy parses");
     let defaults = Defaults { limits, token_budget: 8 };
-    let (mut scheduler, info) = Registry::default().build(&spec, &defaults).unwrap();
+    let (mut scheduler, info) =
+        Registry::default().build(&spec, &defaults).expect("the policy is known");
     let engine = Engine { policy: &info.label, limits, max_concurrency: None, cost_model: None };
     let mut executor = SimExecutor::new(TenMillisecondsAStep);
     let mut plans = Plans::default();
-    engine.run(&mut executor, scheduler.as_mut(), submissions, &mut plans).unwrap();
+    engine.run(&mut executor, scheduler.as_mut(), submissions, &mut plans).expect("the run ends");
     assert_eq!(plans.0, expected, "plans of {policy}");
 }
 

@@ -1,9 +1,11 @@
 use std::fmt;
 use std::fs::File;
-use std::io::{BufReader, Read, Seek, SeekFrom};
+use std::io::{BufReader, ErrorKind, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
+use arrow_array::RecordBatch;
 use arrow_ipc::reader::StreamReader;
+use arrow_schema::ArrowError;
 
 use super::tables::{OfStep, Table};
 use super::{FORMAT_VERSION, StoreError};
@@ -92,23 +94,20 @@ impl TraceReader {
     fn table<T: Table>(&mut self) -> Result<Vec<T>, StoreError> {
         let path = self.dir.join(T::FILE);
         let file = File::open(&path).map_err(|error| StoreError::io(&path, &error))?;
-        let closed = is_closed(&file).map_err(|error| StoreError::io(&path, &error))?;
+        let mut closed = ends_with_end_of_stream(&file).map_err(|e| StoreError::io(&path, &e))?;
         let mut rows = Vec::new();
-        match StreamReader::try_new(BufReader::new(file), None) {
-            Ok(stream) => {
-                for batch in stream {
-                    match batch {
-                        Ok(batch) => rows.extend(
-                            T::from_batch(&batch)
-                                .map_err(|error| StoreError::arrow(&path, error))?,
-                        ),
-                        Err(error) if closed => return Err(StoreError::arrow(&path, error)),
-                        Err(_) => break, // a batch that was being written when the run was killed
-                    }
+        for batch in batches(file) {
+            match batch {
+                Ok(batch) => rows.extend(
+                    T::from_batch(&batch).map_err(|error| StoreError::arrow(&path, error))?,
+                ),
+                // The batch that was being written when the run was killed.
+                Err(error) if !closed || is_end_of_file(&error) => {
+                    closed = false;
+                    break;
                 }
+                Err(error) => return Err(StoreError::arrow(&path, error)),
             }
-            Err(error) if closed => return Err(StoreError::arrow(&path, error)),
-            Err(_) => {}
         }
         if !closed {
             self.missing.push(Missing::Tail { path, rows_read: rows.len() });
@@ -140,8 +139,21 @@ fn join<T>(
     }
 }
 
-/// Whether the stream was finished: it ends with a continuation marker and a length of zero.
-fn is_closed(mut file: &File) -> std::io::Result<bool> {
+/// The record batches of a stream; one that can't be opened has an error in their place.
+fn batches(file: File) -> Box<dyn Iterator<Item = Result<RecordBatch, ArrowError>>> {
+    match StreamReader::try_new(BufReader::new(file), None) {
+        Ok(batches) => Box::new(batches),
+        Err(error) => Box::new(std::iter::once(Err(error))),
+    }
+}
+
+fn is_end_of_file(error: &ArrowError) -> bool {
+    matches!(error, ArrowError::IoError(_, io) if io.kind() == ErrorKind::UnexpectedEof)
+}
+
+/// Whether the last bytes are those that close a stream: a continuation marker and a length of
+/// zero. Data may look like that, so a stream that ends like this can still be cut off.
+fn ends_with_end_of_stream(mut file: &File) -> std::io::Result<bool> {
     const END_OF_STREAM: [u8; 8] = [0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0];
     let mut tail = [0; 8];
     let Some(start) = file.metadata()?.len().checked_sub(tail.len() as u64) else {

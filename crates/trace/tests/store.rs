@@ -1,0 +1,268 @@
+//! The stored format: what is written is read back, and a killed run keeps its whole batches.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use metron_trace::{
+    Deadlines, EndStatus, ExecutorInfo, FORMAT_VERSION, Header, Limits, Machine, Missing,
+    ModelInfo, Origin, Phases, PolicyInfo, Preemption, PreemptionCause, Request, RequestEnd,
+    RequestId, Sampling, StepRecord, StoreError, Timestamp, Token, Trace, TraceReader, TraceWriter,
+    Work, WorkKind,
+};
+use proptest::prelude::*;
+
+fn header() -> Header {
+    Header {
+        format_version: FORMAT_VERSION,
+        metron_version: "0.1.0".to_owned(),
+        created_at: None,
+        command_line: vec!["metron".to_owned(), "run".to_owned()],
+        origin: Origin::Simulated,
+        seed: 7,
+        policy: PolicyInfo {
+            label: "sarathi".to_owned(),
+            name: "sarathi".to_owned(),
+            options: serde_json::json!({ "token_budget": 256 }),
+        },
+        model: ModelInfo {
+            id: "tiny".to_owned(),
+            source: "seeded random weights".to_owned(),
+            format: "dummy".to_owned(),
+            parameters: 1,
+            sha256: None,
+            dummy: true,
+        },
+        executor: ExecutorInfo { device: "cpu".to_owned(), dtype: None, threads: Some(2) },
+        machine: Machine::default(),
+        limits: Limits { block_size: 16, num_blocks: 8, max_num_seqs: 2, max_model_len: 64 },
+        experiment: serde_json::Value::Null,
+        dropped_requests: 0,
+        truncated_requests: 0,
+        calibration: None,
+    }
+}
+
+prop_compose! {
+    fn a_request(id: u32)(
+        arrived_at in any::<u64>(),
+        lengths in any::<(u32, Option<u32>, u32, u32, i32)>(),
+        deadlines in proptest::option::of((any::<u64>(), 1_u64..)),
+        temperature in 0.0_f32..2.0,
+        top_k in any::<Option<u32>>(),
+    ) -> Request {
+        let (prompt_tokens, output_tokens, max_tokens, class, priority) = lengths;
+        Request {
+            id: RequestId(id),
+            arrived_at: Timestamp::from_nanos(arrived_at),
+            prompt_tokens,
+            output_tokens,
+            max_tokens,
+            class,
+            priority,
+            deadlines: deadlines.map(|(first, next)| Deadlines {
+                first_token: Duration::from_nanos(first),
+                next_token: Duration::from_nanos(next),
+            }),
+            sampling: Sampling { temperature, top_k, ..Sampling::GREEDY },
+        }
+    }
+}
+
+prop_compose! {
+    fn a_step(index: u64)(
+        times in any::<(u64, u64, u64)>(),
+        phases in any::<(u64, Option<u64>, Option<u64>)>(),
+        counts in any::<(u32, u32, u32, u32)>(),
+        predicted in any::<Option<u64>>(),
+        work in proptest::collection::vec((any::<(u32, u32, u32)>(), 0..3_usize), 0..5),
+        preempted in proptest::collection::vec(any::<(u32, bool, u32)>(), 0..3),
+    ) -> StepRecord {
+        let span = |ns: Option<u64>| ns.map(Duration::from_nanos);
+        StepRecord {
+            index,
+            planned_at: Timestamp::from_nanos(times.0),
+            started_at: Timestamp::from_nanos(times.1),
+            ended_at: Timestamp::from_nanos(times.2),
+            phases: Phases {
+                schedule: Duration::from_nanos(phases.0),
+                forward: span(phases.1),
+                detokenise: span(phases.2),
+                ..Phases::default()
+            },
+            work: work
+                .into_iter()
+                .map(|((request, context, tokens), kind)| Work {
+                    request: RequestId(request),
+                    context,
+                    tokens,
+                    kind: [WorkKind::Prefill, WorkKind::Decode, WorkKind::Recompute][kind],
+                })
+                .collect(),
+            preemptions: preempted
+                .into_iter()
+                .map(|(request, policy, tokens_lost)| Preemption {
+                    request: RequestId(request),
+                    cause: if policy {
+                        PreemptionCause::Policy
+                    } else {
+                        PreemptionCause::OutOfBlocks
+                    },
+                    tokens_lost,
+                })
+                .collect(),
+            blocks_used: counts.0,
+            blocks_free: counts.1,
+            num_waiting: counts.2,
+            num_running: counts.3,
+            predicted: span(predicted),
+        }
+    }
+}
+
+prop_compose! {
+    fn a_trace()(
+        requests in (0_u32..4).prop_flat_map(|n| (0..n).map(a_request).collect::<Vec<_>>()),
+        steps in (0_u64..6).prop_flat_map(|n| (0..n).map(a_step).collect::<Vec<_>>()),
+        ids in any::<[Option<u32>; 6]>(),
+        status in 0..5_usize,
+    ) -> Trace {
+        let tokens = steps.iter().zip(ids).map(|(step, id)| Token {
+            request: RequestId(0),
+            index: u32::try_from(step.index).expect("few steps"),
+            step: Some(step.index),
+            id,
+            at: step.ended_at,
+        });
+        let ends = requests.iter().map(|request| RequestEnd {
+            request: request.id,
+            status: [
+                EndStatus::Finished,
+                EndStatus::Failed,
+                EndStatus::TimedOut,
+                EndStatus::Cancelled,
+                EndStatus::Unsent,
+            ][status],
+            ended_at: request.arrived_at,
+        });
+        Trace { header: header(), tokens: tokens.collect(), ends: ends.collect(), requests, steps }
+    }
+}
+
+fn write(trace: &Trace, dir: &Path) {
+    let mut writer = TraceWriter::create(dir, &trace.header).expect("the directory is new");
+    for request in &trace.requests {
+        writer.append_request(request).expect("the disk has room");
+    }
+    for step in &trace.steps {
+        let of_step = |token: &&Token| token.step == Some(step.index);
+        let tokens: Vec<Token> = trace.tokens.iter().filter(of_step).copied().collect();
+        writer.append_step(step, &tokens).expect("the disk has room");
+    }
+    for end in &trace.ends {
+        writer.append_end(end).expect("the disk has room");
+    }
+    writer.finish().expect("the disk has room");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn a_trace_is_read_as_it_was_written(trace in a_trace()) {
+        let dir = tempfile::tempdir().unwrap();
+        write(&trace, &dir.path().join("trace"));
+        let (read, missing) = TraceReader::read(&dir.path().join("trace")).unwrap();
+        prop_assert_eq!(read, trace);
+        prop_assert!(missing.is_empty());
+    }
+
+    /// As if the run had been killed while one of the tables was being written.
+    #[test]
+    fn a_table_that_is_cut_off_keeps_its_whole_batches(
+        steps in (3_u64..20).prop_flat_map(|n| (0..n).map(a_step).collect::<Vec<_>>()),
+        table in prop::sample::select(vec!["steps", "work", "tokens", "requests", "ends"]),
+        keep in 0.0..1.0_f64,
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let trace = Trace {
+            header: header(),
+            requests: Vec::new(),
+            steps,
+            tokens: Vec::new(),
+            ends: Vec::new(),
+        };
+        write(&trace, dir.path());
+        let path = dir.path().join(format!("{table}.arrows"));
+        let bytes = fs::read(&path).unwrap();
+        #[expect(clippy::cast_sign_loss, reason = "a fraction of a length")]
+        let cut = (bytes.len() as f64 * keep) as usize;
+        fs::write(&path, &bytes[..cut]).unwrap();
+
+        let (read, missing) = TraceReader::read(dir.path()).unwrap();
+        let is_tail = |m: &Missing| matches!(m, Missing::Tail { path: cut, .. } if *cut == path);
+        prop_assert!(missing.iter().any(is_tail));
+        prop_assert!(read.steps.len() <= trace.steps.len());
+        for (read, written) in read.steps.iter().zip(&trace.steps) {
+            prop_assert_eq!(read.index, written.index);
+            prop_assert_eq!(read.ended_at, written.ended_at);
+        }
+    }
+}
+
+fn check_refused(spoil: impl FnOnce(&Path), expected: &str) {
+    let dir = tempfile::tempdir().expect("a directory for the test");
+    let trace = Trace {
+        header: header(),
+        requests: Vec::new(),
+        steps: Vec::new(),
+        tokens: Vec::new(),
+        ends: Vec::new(),
+    };
+    write(&trace, dir.path());
+    spoil(dir.path());
+    let error = TraceReader::read(dir.path()).expect_err("it is spoilt").to_string();
+    assert!(error.contains(expected), "{error}");
+}
+
+#[test]
+fn a_trace_of_another_version_is_refused() {
+    let other = |dir: &Path| fs::write(dir.join("header.json"), r#"{"format_version": 99}"#);
+    check_refused(|dir| other(dir).unwrap(), "format version 99, this Metron reads version 1");
+}
+
+#[test]
+fn a_header_that_is_no_header_is_refused() {
+    check_refused(|dir| fs::write(dir.join("header.json"), "{").unwrap(), "not a trace's header");
+}
+
+#[test]
+fn a_missing_table_is_named() {
+    check_refused(|dir| fs::remove_file(dir.join("work.arrows")).unwrap(), "work.arrows");
+}
+
+#[test]
+fn a_table_of_another_kind_is_refused() {
+    let swap = |dir: &Path| fs::copy(dir.join("ends.arrows"), dir.join("steps.arrows"));
+    // Empty tables have no batch to read, so both need a row.
+    let dir = tempfile::tempdir().unwrap();
+    let mut writer = TraceWriter::create(dir.path(), &header()).unwrap();
+    let end = RequestEnd {
+        request: RequestId(0),
+        status: EndStatus::Finished,
+        ended_at: Timestamp::ZERO,
+    };
+    writer.append_end(&end).unwrap();
+    writer.finish().unwrap();
+    swap(dir.path()).unwrap();
+    let error = TraceReader::read(dir.path()).unwrap_err();
+    assert!(matches!(error, StoreError::Malformed { .. }), "{error}");
+    assert!(error.to_string().contains("there is no column `step`"), "{error}");
+}
+
+#[test]
+fn an_old_trace_is_not_overwritten() {
+    let dir = tempfile::tempdir().unwrap();
+    TraceWriter::create(dir.path(), &header()).unwrap().finish().unwrap();
+    assert!(matches!(TraceWriter::create(dir.path(), &header()), Err(StoreError::Io { .. })));
+}
