@@ -206,7 +206,7 @@ impl<E: Executor + ?Sized> Run<'_, E> {
     /// Asks the policy for a step, and submits it if it runs anything.
     fn plan(&mut self) -> Result<Planned, EngineError> {
         let planned_at = self.executor.now();
-        self.draft.clear();
+        self.draft.begin();
         let wake = self.ask_policy(planned_at)?;
         if self.draft.items.is_empty() {
             return self.check_not_stalled(wake, planned_at);
@@ -221,7 +221,8 @@ impl<E: Executor + ?Sized> Run<'_, E> {
         record.num_running = self.books.num_running;
         record.predicted = self.engine.cost_model.map(|model| model.step_time(&self.draft.work));
         record.work.clone_from(&self.draft.work);
-        record.preemptions.clone_from(&self.draft.preemptions);
+        record.preemptions.clear();
+        record.preemptions.append(&mut self.draft.preemptions);
         flight.items.clone_from(&self.draft.items);
         record.phases.schedule = self.executor.now().since(planned_at);
         let batch = Batch::new(self.next_step, &flight.items, &record.work, &self.books.sequences);

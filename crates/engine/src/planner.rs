@@ -42,10 +42,11 @@ pub(crate) struct Draft {
 }
 
 impl Draft {
-    pub(crate) fn clear(&mut self) {
+    /// Begins a new plan. Preemptions stay until a step is there to record them: a plan may
+    /// preempt and run nothing.
+    pub(crate) fn begin(&mut self) {
         self.items.clear();
         self.work.clear();
-        self.preemptions.clear();
         self.tokens = 0;
         self.last_refusal = None;
     }
