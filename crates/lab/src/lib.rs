@@ -1,1 +1,16 @@
-//! Experiments: calibrate, run, compare.
+//! Experiments: calibrate, run, compare. Generic over policies and executors.
+
+mod calibrate;
+mod compare;
+mod derive;
+mod error;
+mod record;
+mod rig;
+mod run;
+
+pub use calibrate::{Calibrated, CalibrationPlan, calibrate};
+pub use compare::{Comparing, Replicates, compare};
+pub use derive::{Load, decode_deadline, first_token_slack, stall_limit};
+pub use error::LabError;
+pub use rig::Rig;
+pub use run::{Contestant, MeasuredRun, Setting, Watch, measure};

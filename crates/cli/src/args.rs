@@ -1,0 +1,300 @@
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Serve a real transformer under competing batching schedulers, and see which serves it better.
+#[derive(Debug, Parser)]
+#[command(name = "metron", version, arg_required_else_help = true)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run several schedulers on the same requests and compare them.
+    Compare(ExperimentArgs),
+    /// Run one scheduler, or an experiment file as it stands.
+    Run(ExperimentArgs),
+    /// Measure this machine: isolated prefills and decodes; saved for `--simulate`.
+    Calibrate(CalibrateArgs),
+    /// Generate text from a prompt, through the same engine.
+    Generate(GenerateArgs),
+    /// Compute all metrics of saved traces again, under other deadlines if asked.
+    Score(ScoreArgs),
+    /// List the models that can be named, and whether they are on disk.
+    Models(ListArgs),
+    /// List the schedulers that can be named.
+    Schedulers(ListArgs),
+}
+
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Model")]
+pub(crate) struct ModelArgs {
+    /// A card's id (`metron models`), a hub id `org/name`, a directory, or a GGUF file.
+    /// [default: smollm2-135m-instruct on the CPU, qwen2.5-7b-instruct on CUDA]
+    #[arg(long, value_name = "MODEL")]
+    pub(crate) model: Option<String>,
+    /// Where to compute: auto, cpu, cuda or cuda:INDEX. [default: auto]
+    #[arg(long, value_name = "DEVICE")]
+    pub(crate) device: Option<String>,
+    /// Number format to compute with: f32, f16, bf16 or q8_0. [default: by a fixed rule of the
+    /// weights' format and the device, see docs/dtypes.md]
+    #[arg(long, value_name = "DTYPE")]
+    pub(crate) dtype: Option<String>,
+    /// Threads of computation on the CPU. [default: physical cores]
+    #[arg(long, value_name = "N")]
+    pub(crate) threads: Option<usize>,
+    /// Where the weights' numbers come from.
+    #[arg(long, value_enum)]
+    pub(crate) load_format: Option<LoadFormatArg>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LoadFormatArg {
+    /// The model's files.
+    Auto,
+    /// Seeded random numbers in the model's shape: timings are real, the text isn't. No download.
+    Dummy,
+}
+
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Engine")]
+pub(crate) struct EngineArgs {
+    /// Blocks of the KV pool. [default: a quarter of the free memory, and no more than all slots
+    /// can use]
+    #[arg(long, value_name = "N")]
+    pub(crate) kv_blocks: Option<u32>,
+    /// Positions of a KV block. [default: 16]
+    #[arg(long, value_name = "N")]
+    pub(crate) block_size: Option<u32>,
+    /// Slots: the most sequences that run at a time. [default: 32]
+    #[arg(long, value_name = "N")]
+    pub(crate) max_num_seqs: Option<u32>,
+    /// The most positions of a sequence; static and orca reserve so many for each. [default: the
+    /// longest request of the workload, in whole blocks]
+    #[arg(long, value_name = "N")]
+    pub(crate) max_model_len: Option<u32>,
+}
+
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Workload")]
+pub(crate) struct WorkloadArgs {
+    /// Requests a second, or `inf` for all at once. [default: from the calibration, so that the
+    /// machine is loaded but not hopeless]
+    #[arg(long, value_name = "RATE")]
+    pub(crate) request_rate: Option<f64>,
+    /// Shape of the gamma distribution of gaps: 1 is Poisson, below is burstier, above steadier.
+    #[arg(long, value_name = "SHAPE")]
+    pub(crate) burstiness: Option<f64>,
+    /// How requests arrive. [default: poisson]
+    #[arg(long, value_enum)]
+    pub(crate) arrivals: Option<ArrivalsArg>,
+    /// Requests of a run. [default: as many as the time allows]
+    #[arg(long, value_name = "N")]
+    pub(crate) num_prompts: Option<u32>,
+    /// Closed loop: the most requests in progress; the next arrives when one ends.
+    #[arg(long, value_name = "N")]
+    pub(crate) max_concurrency: Option<u32>,
+    /// Prompt length in tokens. [default: a mixture of short and long prompts]
+    #[arg(long, visible_alias = "isl", value_name = "TOKENS")]
+    pub(crate) input_len: Option<u32>,
+    /// Output length in tokens.
+    #[arg(long, visible_alias = "osl", value_name = "TOKENS")]
+    pub(crate) output_len: Option<u32>,
+    /// Lengths are uniform in `len * (1 - ratio) ..= len * (1 + ratio)`.
+    #[arg(long, value_name = "RATIO")]
+    pub(crate) random_range_ratio: Option<f64>,
+    /// A recorded trace: Azure 2023 CSV, Mooncake JSONL, `arrived_at,prompt_tokens,output_tokens`
+    /// CSV, or a CSV of lengths alone.
+    #[arg(long, visible_alias = "trace", value_name = "FILE")]
+    pub(crate) dataset_path: Option<PathBuf>,
+    /// Cut prompts from this text instead of drawing random tokens.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) prompt_text: Option<PathBuf>,
+    /// What to do with requests longer than the context or the cache. [default: error]
+    #[arg(long, value_enum)]
+    pub(crate) too_long: Option<TooLongArg>,
+    /// End a request at an end-of-sequence token. By default every request generates exactly the
+    /// workload's output length, so that every scheduler does the same work.
+    #[arg(long)]
+    pub(crate) stop_at_eos: bool,
+    /// Sampling temperature; 0 is greedy. [default: 0]
+    #[arg(long, value_name = "T")]
+    pub(crate) temperature: Option<f32>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ArrivalsArg {
+    Poisson,
+    Gamma,
+    Constant,
+    AllAtOnce,
+    Trace,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TooLongArg {
+    Error,
+    Drop,
+    Truncate,
+}
+
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Deadlines and scoring")]
+pub(crate) struct ScoringArgs {
+    /// Deadline of the first token after the arrival: `500ms`, `predicted + 300ms`,
+    /// `predicted * 2`. [default: predicted + 0.3 s scaled to this machine's speed]
+    #[arg(long, value_name = "D_P")]
+    pub(crate) ttft_deadline: Option<String>,
+    /// Deadline of each later token after the one before: `50ms`. [default: 5 isolated decode
+    /// steps at the batch size that the workload will have]
+    #[arg(long, value_name = "D_D")]
+    pub(crate) tbt_deadline: Option<String>,
+    /// How a late token's missed deadlines are counted. [default: exact]
+    #[arg(long, value_enum)]
+    pub(crate) rule: Option<RuleArg>,
+    /// Score the decode phase alone: without the first token.
+    #[arg(long)]
+    pub(crate) without_first_token: bool,
+    /// Slack never grows above this.
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub(crate) max_slack: Option<Duration>,
+    /// A TBT above this is a stall. [default: the greater of the TBT deadline and 10 isolated TBTs]
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub(crate) stall_limit: Option<Duration>,
+    /// Limits that a request meets to count as goodput, in milliseconds: `ttft:200 tpot:50
+    /// e2el:1000`.
+    #[arg(long, value_name = "KEY:MS", num_args = 1..)]
+    pub(crate) goodput: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum RuleArg {
+    /// A token on the k-th deadline after its own has missed k.
+    Exact,
+    /// The two papers' pseudo-code.
+    Paper,
+    /// The original tool's code, in floating point.
+    Etalon,
+    /// The original documentation: a late token has missed one.
+    PerToken,
+}
+
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Output")]
+pub(crate) struct OutputArgs {
+    /// Directory for the traces, metrics.json, experiment.toml and report.html.
+    /// [default: metron-out/COMMAND-DATE]
+    #[arg(long, short, value_name = "DIR")]
+    pub(crate) output: Option<PathBuf>,
+    /// Print one JSON object instead of a table.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Print only the result.
+    #[arg(long, short)]
+    pub(crate) quiet: bool,
+}
+
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct ExperimentArgs {
+    /// Take the experiment from this TOML file; options given here go before it.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) experiment: Option<PathBuf>,
+    /// Schedulers with their options: `sarathi:token_budget=256,vllm-v0`.
+    /// [default: static,orca,vllm-v0,sarathi for compare; sarathi for run]
+    #[arg(long, visible_alias = "scheduler", value_name = "NAME[:KEY=VALUE..]", value_delimiter = ',')]
+    pub(crate) schedulers: Vec<String>,
+    /// Repetitions with other seeds, the same for every scheduler. [default: at least 2 and as
+    /// many as the time allows for compare, 10 in virtual time; 1 for run]
+    #[arg(long, value_name = "N")]
+    pub(crate) replicates: Option<u32>,
+    /// Seed of everything random. [default: 0]
+    #[arg(long, value_name = "SEED")]
+    pub(crate) seed: Option<u64>,
+    /// Run in virtual time: with the last calibration of this machine, or with a cost file.
+    #[arg(long, value_name = "COST FILE", num_args = 0..=1)]
+    pub(crate) simulate: Option<Option<PathBuf>>,
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    #[command(flatten)]
+    pub(crate) engine: EngineArgs,
+    #[command(flatten)]
+    pub(crate) workload: WorkloadArgs,
+    #[command(flatten)]
+    pub(crate) scoring: ScoringArgs,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct CalibrateArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    #[command(flatten)]
+    pub(crate) engine: EngineArgs,
+    /// Longest prompt to measure. [default: 1024]
+    #[arg(long, value_name = "TOKENS")]
+    pub(crate) longest: Option<u32>,
+    /// Print one JSON object instead of a table.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Print only the result.
+    #[arg(long, short)]
+    pub(crate) quiet: bool,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct GenerateArgs {
+    /// The text to continue.
+    #[arg(long, short, value_name = "TEXT")]
+    pub(crate) prompt: String,
+    /// The most tokens to generate.
+    #[arg(long, short = 'n', value_name = "N", default_value_t = 64)]
+    pub(crate) max_tokens: u32,
+    /// 0 takes the most probable token.
+    #[arg(long, value_name = "T", default_value_t = 0.0)]
+    pub(crate) temperature: f32,
+    /// Keep only the K most probable tokens.
+    #[arg(long, value_name = "K")]
+    pub(crate) top_k: Option<u32>,
+    /// Keep the most probable tokens whose probabilities first reach P.
+    #[arg(long, value_name = "P", default_value_t = 1.0)]
+    pub(crate) top_p: f32,
+    /// Seed of the sampling.
+    #[arg(long, value_name = "SEED", default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// Do not stop at an end-of-sequence token.
+    #[arg(long)]
+    pub(crate) ignore_eos: bool,
+    /// Print one JSON object with prompt_ids, output_ids, text and metrics.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Print only the text.
+    #[arg(long, short)]
+    pub(crate) quiet: bool,
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    #[command(flatten)]
+    pub(crate) engine: EngineArgs,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ScoreArgs {
+    /// Directories of saved traces, or the output directory of a run or comparison.
+    #[arg(value_name = "TRACE", required = true)]
+    pub(crate) traces: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) scoring: ScoringArgs,
+    /// Print one JSON object instead of a table.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ListArgs {
+    /// Print one JSON object instead of a table.
+    #[arg(long)]
+    pub(crate) json: bool,
+}

@@ -1,0 +1,109 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use metron_engine::{ObserverError, StepObserver, TextPiece};
+use metron_lab::Watch;
+use metron_trace::{RequestEnd, StepRecord, Timestamp, Token};
+
+/// Set by Ctrl-C; every run asks for it at each step boundary.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct StopSignal(Arc<AtomicBool>);
+
+impl StopSignal {
+    /// From now on Ctrl-C sets the signal; a second one ends the program at once.
+    pub(crate) fn on_ctrl_c() -> Self {
+        let signal = Self::default();
+        let flag = Arc::clone(&signal.0);
+        // Without a handler Ctrl-C ends the program: the traces written so far stay readable.
+        let _ = ctrlc::set_handler(move || {
+            if flag.swap(true, Ordering::Relaxed) {
+                #[expect(clippy::exit, reason = "the user asked twice")]
+                std::process::exit(130);
+            }
+        });
+        signal
+    }
+
+    pub(crate) fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Shows where an experiment stands, on a terminal; silent elsewhere and with `--quiet`.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    bar: ProgressBar,
+    stop: StopSignal,
+    output_tokens: u64,
+    drawn_at: Timestamp,
+    runs_begun: u32,
+    num_runs: Option<u32>,
+}
+
+/// The bar is drawn at most so often, by the run's own clock.
+const DRAW_EVERY: Duration = Duration::from_millis(200);
+
+impl Progress {
+    /// `num_runs`: how many runs there will be, where that is known.
+    pub(crate) fn new(stop: StopSignal, quiet: bool, num_runs: Option<u32>) -> Self {
+        let target =
+            if quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
+        let bar = ProgressBar::with_draw_target(None, target).with_style(
+            ProgressStyle::with_template("{prefix:<34} {wide_bar} {pos}/{len} {msg:>14}")
+                .unwrap_or_else(|_| ProgressStyle::default_bar()),
+        );
+        Self { bar, stop, output_tokens: 0, drawn_at: Timestamp::ZERO, runs_begun: 0, num_runs }
+    }
+
+    /// Shows that something without a known length is going on.
+    pub(crate) fn phase(&mut self, what: &str) {
+        self.bar.set_prefix(what.to_owned());
+        self.bar.tick();
+    }
+
+    /// Removes the bar.
+    pub(crate) fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+impl StepObserver for Progress {
+    fn stepped(
+        &mut self,
+        step: &StepRecord,
+        tokens: &[Token],
+        _text: &[TextPiece],
+    ) -> Result<(), ObserverError> {
+        self.output_tokens += tokens.len() as u64;
+        if step.ended_at.since(self.drawn_at) >= DRAW_EVERY {
+            self.drawn_at = step.ended_at;
+            let rate = self.output_tokens as f64 / step.ended_at.as_secs_f64();
+            self.bar.set_message(format!("{rate:.0} tokens/s"));
+        }
+        Ok(())
+    }
+
+    fn ended(&mut self, _end: &RequestEnd) -> Result<(), ObserverError> {
+        self.bar.inc(1);
+        Ok(())
+    }
+
+    fn wants_stop(&self) -> bool {
+        self.stop.is_set()
+    }
+}
+
+impl Watch for Progress {
+    fn run_begins(&mut self, policy: &str, replicate: u32, num_requests: usize) {
+        self.runs_begun += 1;
+        self.output_tokens = 0;
+        self.drawn_at = Timestamp::ZERO;
+        self.bar.reset();
+        self.bar.set_length(num_requests as u64);
+        let of = self.num_runs.map_or_else(String::new, |all| format!("/{all}"));
+        let run = self.runs_begun;
+        self.bar.set_prefix(format!("[{run}{of}] {policy}, replicate {}", replicate + 1));
+    }
+}

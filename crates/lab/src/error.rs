@@ -1,0 +1,33 @@
+use std::path::PathBuf;
+
+use metron_engine::{EngineError, ExecutorError};
+use metron_trace::StoreError;
+
+/// Why an experiment could not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum LabError {
+    /// A run failed.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The executor could not start.
+    #[error(transparent)]
+    Executor(#[from] ExecutorError),
+    /// The trace could not be written or read back.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The calibration ended before anything was measured.
+    #[error("the calibration measured no prefill; give it lengths that fit the context")]
+    NothingMeasured,
+    /// The user stopped the calibration.
+    #[error("interrupted during the calibration; nothing was measured")]
+    Interrupted,
+    /// A result could not be written.
+    #[error("{}: {cause}", path.display())]
+    Output {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        #[source]
+        cause: std::io::Error,
+    },
+}

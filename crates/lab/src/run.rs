@@ -1,0 +1,115 @@
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use metron_engine::{CostModel, Engine, RunEnd, Scheduler, StepObserver, Submission};
+use metron_trace::{Header, Missing, PolicyInfo, Timestamp, Trace, TraceReader, TraceWriter};
+
+use crate::LabError;
+use crate::calibrate::warm_up;
+use crate::record::DiskRecorder;
+use crate::rig::Rig;
+
+/// A policy in an experiment: how it is called, and how to make a fresh one.
+pub struct Contestant {
+    /// Label, name and options.
+    pub info: PolicyInfo,
+    /// Makes one that has seen no events.
+    pub make: Box<dyn Fn() -> Box<dyn Scheduler>>,
+}
+
+impl std::fmt::Debug for Contestant {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Contestant").field("info", &self.info).finish_non_exhaustive()
+    }
+}
+
+/// Whoever follows an experiment: told of each run, and of everything in it.
+pub trait Watch: StepObserver {
+    /// A run begins.
+    fn run_begins(&mut self, _policy: &str, _replicate: u32, _num_requests: usize) {}
+}
+
+/// What all runs of an experiment share.
+#[derive(Clone, Copy)]
+pub struct Setting<'a> {
+    /// The header of every trace; the policy is filled in.
+    pub header: &'a Header,
+    /// The latency oracle that policies may ask, and the predictions in the trace.
+    pub cost_model: Option<&'a dyn CostModel>,
+    /// Closed loop.
+    pub max_concurrency: Option<u32>,
+    /// Where the traces go.
+    pub output: &'a Path,
+}
+
+impl std::fmt::Debug for Setting<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Setting").field("output", &self.output).finish_non_exhaustive()
+    }
+}
+
+/// A run that was measured, as its trace on disk has it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MeasuredRun {
+    /// Whose run it was.
+    pub policy: String,
+    /// Which repetition, from 0.
+    pub replicate: u32,
+    /// Its trace's directory.
+    pub dir: PathBuf,
+    /// Its trace.
+    pub trace: Trace,
+    /// What the trace should hold and does not.
+    pub missing: Vec<Missing>,
+    /// Whether it was cut short.
+    pub end: RunEnd,
+}
+
+impl MeasuredRun {
+    /// How long the run was, by its own clock.
+    pub fn length(&self) -> Duration {
+        self.trace.steps.last().map_or(Duration::ZERO, |step| step.ended_at - Timestamp::ZERO)
+    }
+}
+
+/// Serves `submissions` under one policy, after a warm-up that is not recorded, and writes the
+/// trace while the run goes on. What is returned was read back from the disk: numbers come from
+/// the trace as stored, and from nowhere else.
+pub fn measure(
+    rig: &mut dyn Rig,
+    setting: &Setting<'_>,
+    contestant: &Contestant,
+    replicate: u32,
+    submissions: Vec<Submission>,
+    watch: &mut dyn Watch,
+) -> Result<MeasuredRun, LabError> {
+    warm_up(rig)?;
+    let policy = contestant.info.label.clone();
+    watch.run_begins(&policy, replicate, submissions.len());
+    let dir = setting.output.join(format!("{}-{replicate}.trace", file_name(&policy)));
+    let header = Header { policy: contestant.info.clone(), ..setting.header.clone() };
+    let mut recorder = DiskRecorder(TraceWriter::create(&dir, &header)?);
+    let engine = Engine {
+        policy: &policy,
+        limits: rig.limits(),
+        max_concurrency: setting.max_concurrency,
+        cost_model: setting.cost_model,
+    };
+    let end = engine.run(
+        rig.start()?,
+        (contestant.make)().as_mut(),
+        submissions,
+        &mut (&mut recorder, &mut *watch),
+    );
+    // The trace is closed even if the run failed: what was measured stands.
+    recorder.0.finish()?;
+    let end = end?;
+    let (trace, missing) = TraceReader::read(&dir)?;
+    Ok(MeasuredRun { policy, replicate, dir, trace, missing, end })
+}
+
+/// A label as part of a file's name.
+fn file_name(label: &str) -> String {
+    let keep = |c: char| c.is_ascii_alphanumeric() || "-_.=".contains(c);
+    label.chars().map(|c| if keep(c) { c } else { '_' }).collect()
+}

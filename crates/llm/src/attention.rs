@@ -1,0 +1,373 @@
+//! Unsafe because threads write disjoint parts of one output matrix, and the innermost loops work
+//! on raw pointers.
+//!
+//! Causal attention of a ragged batch over the paged KV cache, on the CPU. A task is one sequence,
+//! one head of keys and values with the query heads that share it, and a few query tokens; it
+//! streams the sequence's blocks once, sixteen positions at a time, with an online softmax (Milakov
+//! and Gimelshein, arXiv 1805.02867; as in FlashAttention). The positions of a tile do not depend
+//! on how the prompt was split into chunks, and a row's sums not on the rows beside it, so the
+//! bits of a token's output are the same whatever else is in the batch.
+
+#![expect(unsafe_code, reason = "disjoint writes from several threads; raw loads in the hot loop")]
+#![expect(clippy::inline_always, reason = "a kernel must be compiled with its caller's features")]
+
+use rayon::prelude::*;
+
+use crate::kv_cache::KvLayer;
+use crate::plan::{ForwardPlan, SequenceSlice};
+use crate::simd::{Lanes, WIDTH, on_widest_lanes};
+
+/// Query tokens of a task.
+const QUERY_TOKENS: usize = 8;
+
+/// Attention of every token of a batch: `queries` and the result are `[tokens, heads, head_dim]`.
+pub(crate) fn attend(plan: &ForwardPlan, queries: &[f32], layer: &KvLayer, heads: usize) -> Vec<f32> {
+    let mut output = Vec::with_capacity(queries.len());
+    let out = Output(output.as_mut_ptr());
+    let tasks: Vec<Task<'_>> = plan
+        .sequences
+        .iter()
+        .flat_map(|sequence| tasks_of(plan, sequence, queries, layer, heads, &out))
+        .collect();
+    tasks.into_par_iter().for_each(|task| run_task(&task));
+    // SAFETY: the tasks have written every head of every token.
+    unsafe { output.set_len(queries.len()) };
+    output
+}
+
+fn tasks_of<'a>(
+    plan: &'a ForwardPlan,
+    sequence: &'a SequenceSlice,
+    queries: &'a [f32],
+    layer: &'a KvLayer,
+    heads: usize,
+    out: &'a Output,
+) -> impl Iterator<Item = Task<'a>> {
+    let blocks = &plan.block_ids[sequence.blocks.clone()];
+    (0..sequence.tokens).step_by(QUERY_TOKENS).flat_map(move |first| {
+        (0..layer.shape.kv_heads).map(move |kv_head| Task {
+            queries,
+            layer,
+            blocks,
+            heads,
+            kv_head,
+            first_token: sequence.first_token + first,
+            tokens: QUERY_TOKENS.min(sequence.tokens - first),
+            first_position: sequence.context + first,
+            out,
+        })
+    })
+}
+
+/// Where tasks write, each its own heads of its own tokens.
+struct Output(*mut f32);
+
+// SAFETY: each task writes other elements.
+unsafe impl Sync for Output {}
+
+/// Some tokens of one sequence, one head of keys and values.
+struct Task<'a> {
+    queries: &'a [f32],
+    layer: &'a KvLayer,
+    /// The sequence's block table.
+    blocks: &'a [u32],
+    /// Query heads.
+    heads: usize,
+    kv_head: usize,
+    /// The first token's row in the batch.
+    first_token: usize,
+    tokens: usize,
+    /// The first token's position in its sequence.
+    first_position: usize,
+    out: &'a Output,
+}
+
+on_widest_lanes! {
+    /// Runs a task.
+    fn run_task(task: &Task<'_>) = run_task_on
+}
+
+/// The rows of a task: query token by query token, the heads that share its keys and values.
+struct Rows {
+    /// `[rows, head_dim]`, scaled by `1 / sqrt(head_dim)`.
+    queries: Vec<f32>,
+    /// `[rows, head_dim]`: the values, weighted so far.
+    sums: Vec<f32>,
+    /// `[rows, WIDTH]`: scores of the tile, then its weights.
+    scores: Vec<f32>,
+    /// The greatest score so far.
+    greatest: Vec<f32>,
+    /// The sum of weights so far.
+    total: Vec<f32>,
+}
+
+impl Task<'_> {
+    fn group(&self) -> usize {
+        self.heads / self.layer.shape.kv_heads
+    }
+
+    /// Where a row's head stands in queries and output.
+    fn row_at(&self, row: usize) -> usize {
+        let (token, head) = (row / self.group(), row % self.group());
+        let head = self.kv_head * self.group() + head;
+        ((self.first_token + token) * self.heads + head) * self.layer.shape.head_dim
+    }
+
+    fn rows(&self) -> Rows {
+        let dim = self.layer.shape.head_dim;
+        let count = self.tokens * self.group();
+        let scale = 1.0 / (dim as f32).sqrt();
+        let queries = (0..count)
+            .flat_map(|row| &self.queries[self.row_at(row)..][..dim])
+            .map(|query| query * scale)
+            .collect();
+        Rows {
+            queries,
+            sums: vec![0.0; count * dim],
+            scores: vec![0.0; count * WIDTH],
+            greatest: vec![f32::NEG_INFINITY; count],
+            total: vec![0.0; count],
+        }
+    }
+}
+
+/// Sixteen positions of a sequence.
+struct Tile {
+    /// `head_dim` vectors of 16 keys, `key_stride` floats apart.
+    keys: *const f32,
+    key_stride: usize,
+    /// The `head_dim` values of each position that is there.
+    values: [*const f32; WIDTH],
+    /// Positions that are there.
+    len: usize,
+}
+
+/// # Safety
+/// The machine has the lanes' instructions.
+#[inline(always)]
+unsafe fn run_task_on<L: Lanes>(task: &Task<'_>) {
+    let mut rows = task.rows();
+    let num_rows = rows.greatest.len();
+    let dim = task.layer.shape.head_dim;
+    let positions = task.first_position + task.tokens;
+    let mut gathered = Vec::new();
+    for first in (0..positions).step_by(WIDTH) {
+        let tile = task.tile(first, positions, &mut gathered);
+        // Tokens before the tile do not see it.
+        let first_row = first.saturating_sub(task.first_position) * task.group();
+        // SAFETY: the machine has the instructions; the tile's pointers are good for its length.
+        unsafe {
+            score_rows::<L>(&mut rows, first_row, &tile, dim);
+            for row in first_row..num_rows {
+                let position = task.first_position + row / task.group();
+                softmax_row::<L>(&mut rows, row, (position + 1 - first).min(WIDTH), dim);
+            }
+            add_values::<L>(&mut rows, first_row, &tile, dim);
+        }
+    }
+    for row in 0..num_rows {
+        let (sums, total) = (&rows.sums[row * dim..][..dim], rows.total[row]);
+        for (i, sum) in sums.iter().enumerate() {
+            // SAFETY: no other task writes this head of this token.
+            unsafe { *task.out.0.add(task.row_at(row) + i) = sum / total };
+        }
+    }
+}
+
+impl Task<'_> {
+    /// The tile that begins at position `first`. Where a block holds whole tiles its keys are used
+    /// as they lie; else they are gathered.
+    #[inline(always)]
+    fn tile(&self, first: usize, positions: usize, gathered: &mut Vec<f32>) -> Tile {
+        let shape = self.layer.shape;
+        let len = WIDTH.min(positions - first);
+        let place = |position: usize| {
+            let block = self.blocks[position / shape.block_size] as usize;
+            (shape.head_at(block, self.kv_head), position % shape.block_size)
+        };
+        let mut values = [std::ptr::null(); WIDTH];
+        for (i, values) in values[..len].iter_mut().enumerate() {
+            let (head, offset) = place(first + i);
+            *values = self.layer.values[head + offset * shape.head_dim..].as_ptr();
+        }
+        if shape.block_size.is_multiple_of(WIDTH) {
+            let (head, offset) = place(first);
+            let keys = self.layer.keys[head + offset..].as_ptr();
+            return Tile { keys, key_stride: shape.block_size, values, len };
+        }
+        gathered.resize(shape.head_dim * WIDTH, 0.0);
+        for i in 0..len {
+            let (head, offset) = place(first + i);
+            for dim in 0..shape.head_dim {
+                gathered[dim * WIDTH + i] = self.layer.keys[head + dim * shape.block_size + offset];
+            }
+        }
+        Tile { keys: gathered.as_ptr(), key_stride: WIDTH, values, len }
+    }
+}
+
+/// Scores of every row from `first_row` on, four at a time.
+///
+/// # Safety
+/// As `run_task_on`'s.
+#[inline(always)]
+unsafe fn score_rows<L: Lanes>(rows: &mut Rows, first_row: usize, tile: &Tile, dim: usize) {
+    let num_rows = rows.greatest.len();
+    let mut row = first_row;
+    // SAFETY: as the caller's; rows stay within the task's.
+    unsafe {
+        while row + 4 <= num_rows {
+            score::<L, 4>(rows, row, tile, dim);
+            row += 4;
+        }
+        match num_rows - row {
+            0 => {}
+            1 => score::<L, 1>(rows, row, tile, dim),
+            2 => score::<L, 2>(rows, row, tile, dim),
+            _ => score::<L, 3>(rows, row, tile, dim),
+        }
+    }
+}
+
+/// # Safety
+/// As `run_task_on`'s.
+#[inline(always)]
+unsafe fn score<L: Lanes, const N: usize>(rows: &mut Rows, row: usize, tile: &Tile, dim: usize) {
+    // SAFETY: `dim` queries a row and `dim` vectors of keys are there.
+    unsafe {
+        let queries = rows.queries[row * dim..][..N * dim].as_ptr();
+        let mut scores = [L::splat(0.0); N];
+        for i in 0..dim {
+            let keys = L::load(tile.keys.add(i * tile.key_stride));
+            for (n, score) in scores.iter_mut().enumerate() {
+                *score = L::splat(*queries.add(n * dim + i)).mul_add(keys, *score);
+            }
+        }
+        let to = rows.scores[row * WIDTH..][..N * WIDTH].as_mut_ptr();
+        for (n, score) in scores.into_iter().enumerate() {
+            score.store(to.add(n * WIDTH));
+        }
+    }
+}
+
+/// Turns a row's scores of the tile into weights; `visible` positions of it count.
+///
+/// # Safety
+/// As `run_task_on`'s.
+#[inline(always)]
+unsafe fn softmax_row<L: Lanes>(rows: &mut Rows, row: usize, visible: usize, dim: usize) {
+    let scores = &mut rows.scores[row * WIDTH..][..WIDTH];
+    scores[visible..].fill(f32::NEG_INFINITY);
+    // SAFETY: 16 scores are there.
+    unsafe {
+        let mut weights = L::load(scores.as_ptr());
+        let before = rows.greatest[row];
+        let greatest = before.max(weights.greatest());
+        weights = weights.mul_add(L::splat(1.0), L::splat(-greatest)).exp();
+        weights.store(scores.as_mut_ptr());
+        scores[visible..].fill(0.0);
+        let total = L::load(scores.as_ptr()).sum();
+        if greatest > before {
+            let shrink = (before - greatest).exp();
+            rows.greatest[row] = greatest;
+            rows.total[row] *= shrink;
+            rows.sums[row * dim..][..dim].iter_mut().for_each(|sum| *sum *= shrink);
+        }
+        rows.total[row] += total;
+    }
+}
+
+/// Adds the tile's weighted values to the sums of every row from `first_row` on.
+///
+/// # Safety
+/// As `run_task_on`'s.
+#[inline(always)]
+unsafe fn add_values<L: Lanes>(rows: &mut Rows, first_row: usize, tile: &Tile, dim: usize) {
+    let num_rows = rows.greatest.len();
+    let mut row = first_row;
+    // SAFETY: as the caller's; rows stay within the task's.
+    unsafe {
+        while row + 4 <= num_rows && L::ACCUMULATORS >= 24 {
+            add_to_rows::<L, 4>(rows, row, tile, dim);
+            row += 4;
+        }
+        while row + 2 <= num_rows {
+            add_to_rows::<L, 2>(rows, row, tile, dim);
+            row += 2;
+        }
+        if row < num_rows {
+            add_to_rows::<L, 1>(rows, row, tile, dim);
+        }
+    }
+}
+
+/// # Safety
+/// As `run_task_on`'s.
+#[inline(always)]
+unsafe fn add_to_rows<L: Lanes, const N: usize>(
+    rows: &mut Rows,
+    row: usize,
+    tile: &Tile,
+    dim: usize,
+) {
+    let mut at = 0;
+    // SAFETY: as the caller's; columns stay within the head.
+    unsafe {
+        while at + 4 * WIDTH <= dim && L::ACCUMULATORS >= 24 {
+            add_columns::<L, N, 4>(rows, row, tile, dim, at);
+            at += 4 * WIDTH;
+        }
+        while at + WIDTH <= dim {
+            add_columns::<L, N, 1>(rows, row, tile, dim, at);
+            at += WIDTH;
+        }
+    }
+    for row in row..row + N {
+        for column in at..dim {
+            let sum = &mut rows.sums[row * dim + column];
+            for (position, values) in tile.values[..tile.len].iter().enumerate() {
+                // SAFETY: `dim` values are there at each position of the tile.
+                *sum += rows.scores[row * WIDTH + position] * unsafe { *values.add(column) };
+            }
+        }
+    }
+}
+
+/// `N` rows times `W * 16` columns from `column` on, with all sums in registers.
+///
+/// # Safety
+/// As `run_task_on`'s.
+#[inline(always)]
+unsafe fn add_columns<L: Lanes, const N: usize, const W: usize>(
+    rows: &mut Rows,
+    row: usize,
+    tile: &Tile,
+    dim: usize,
+    column: usize,
+) {
+    // SAFETY: `dim` sums a row, 16 weights a row and `dim` values a position are there.
+    unsafe {
+        let sums_at = rows.sums[row * dim..][..N * dim].as_mut_ptr().add(column);
+        let weights = rows.scores[row * WIDTH..][..N * WIDTH].as_ptr();
+        let mut sums = [[L::splat(0.0); W]; N];
+        for (n, sums) in sums.iter_mut().enumerate() {
+            for (w, sum) in sums.iter_mut().enumerate() {
+                *sum = L::load(sums_at.add(n * dim + w * WIDTH));
+            }
+        }
+        for (position, values) in tile.values[..tile.len].iter().enumerate() {
+            let values: [L; W] = std::array::from_fn(|w| L::load(values.add(column + w * WIDTH)));
+            for (n, sums) in sums.iter_mut().enumerate() {
+                let weight = L::splat(*weights.add(n * WIDTH + position));
+                for (sum, values) in sums.iter_mut().zip(values) {
+                    *sum = weight.mul_add(values, *sum);
+                }
+            }
+        }
+        for (n, sums) in sums.into_iter().enumerate() {
+            for (w, sum) in sums.into_iter().enumerate() {
+                sum.store(sums_at.add(n * dim + w * WIDTH));
+            }
+        }
+    }
+}

@@ -1,0 +1,261 @@
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// The shape of a llama-family decoder, by the names of Hugging Face's `config.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ModelConfig {
+    /// Which family: see [`Family`].
+    pub architectures: Vec<String>,
+    /// Width of the residual stream.
+    pub hidden_size: usize,
+    /// Width of the feed-forward layer.
+    pub intermediate_size: usize,
+    /// Decoder layers.
+    pub num_hidden_layers: usize,
+    /// Query heads.
+    pub num_attention_heads: usize,
+    /// Heads of keys and values; each serves a group of query heads. Absent: one a query head.
+    #[serde(default)]
+    pub num_key_value_heads: Option<usize>,
+    /// Width of a head; absent: `hidden_size / num_attention_heads`.
+    #[serde(default)]
+    pub head_dim: Option<usize>,
+    /// Rows of the embedding.
+    pub vocab_size: usize,
+    /// The longest sequence the model was made for.
+    pub max_position_embeddings: usize,
+    /// Epsilon of the norms.
+    pub rms_norm_eps: f64,
+    /// Base of the rotary embedding.
+    #[serde(default = "default_rope_theta")]
+    pub rope_theta: f64,
+    /// How the rotary embedding is stretched for longer contexts.
+    #[serde(default)]
+    pub rope_scaling: Option<RopeScaling>,
+    /// Whether the embedding is the output projection too.
+    #[serde(default)]
+    pub tie_word_embeddings: bool,
+    /// The sliding window of attention, if it is used; only the whole context is supported.
+    #[serde(default)]
+    pub sliding_window: Option<usize>,
+    /// Whether the window is used (Qwen2 carries one and does not use it).
+    #[serde(default)]
+    pub use_sliding_window: Option<bool>,
+    /// Id or ids of the tokens that end a sequence.
+    #[serde(default)]
+    pub eos_token_id: Option<TokenIds>,
+}
+
+fn default_rope_theta() -> f64 {
+    10_000.0
+}
+
+/// One id or several, as `config.json` has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum TokenIds {
+    /// One.
+    One(u32),
+    /// Several.
+    Several(Vec<u32>),
+}
+
+/// Stretching of the rotary embedding.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RopeScaling {
+    /// Which rule.
+    #[serde(alias = "type")]
+    pub rope_type: RopeType,
+    /// How far frequencies are stretched.
+    #[serde(default = "one")]
+    pub factor: f64,
+    /// Llama 3: wavelengths above `original / low_freq_factor` are stretched whole.
+    #[serde(default = "one")]
+    pub low_freq_factor: f64,
+    /// Llama 3: wavelengths below `original / high_freq_factor` are left alone.
+    #[serde(default = "one")]
+    pub high_freq_factor: f64,
+    /// Llama 3: the context that the model was first trained for.
+    #[serde(default)]
+    pub original_max_position_embeddings: usize,
+}
+
+fn one() -> f64 {
+    1.0
+}
+
+/// Rules of stretching.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RopeType {
+    /// None.
+    Default,
+    /// Every frequency alike.
+    Linear,
+    /// By wavelength, as Llama 3.1 does.
+    Llama3,
+}
+
+/// Families of decoders that run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    /// Llama 1 to 3, SmolLM2, Yi.
+    Llama,
+    /// Mistral 7B without a sliding window.
+    Mistral,
+    /// Qwen2 and Qwen2.5: biases on queries, keys and values.
+    Qwen2,
+}
+
+/// Why a shape can't run.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum ConfigError {
+    /// Another family.
+    #[error(
+        "architecture `{found}` is not supported; supported are LlamaForCausalLM, \
+         MistralForCausalLM and Qwen2ForCausalLM (in a GGUF file: llama and qwen2)"
+    )]
+    Unsupported {
+        /// What the file says.
+        found: String,
+    },
+    /// A number that can't be.
+    #[error("{field} is {value}; it must be {allowed}")]
+    BadNumber {
+        /// The field's name.
+        field: &'static str,
+        /// Its value.
+        value: String,
+        /// What it may be.
+        allowed: String,
+    },
+    /// The file does not say.
+    #[error("`{field}` is missing, or is not a number")]
+    Missing {
+        /// The field's name in the file.
+        field: String,
+    },
+}
+
+impl ModelConfig {
+    /// Refuses shapes that can't run.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        self.family()?;
+        let positive = [
+            ("hidden_size", self.hidden_size),
+            ("intermediate_size", self.intermediate_size),
+            ("num_hidden_layers", self.num_hidden_layers),
+            ("num_attention_heads", self.num_attention_heads),
+            ("num_key_value_heads", self.kv_heads()),
+            ("vocab_size", self.vocab_size),
+            ("max_position_embeddings", self.max_position_embeddings),
+        ];
+        for (field, value) in positive {
+            check(field, value, (1..=1 << 24).contains(&value), "from 1 to 16777216")?;
+        }
+        let (heads, kv_heads) = (self.num_attention_heads, self.kv_heads());
+        let divides = heads.is_multiple_of(kv_heads);
+        check("num_key_value_heads", kv_heads, divides, format!("a divisor of {heads} heads"))?;
+        if self.head_dim.is_none() {
+            let even = self.hidden_size.is_multiple_of(heads);
+            check("hidden_size", self.hidden_size, even, format!("a multiple of {heads} heads"))?;
+        }
+        let dim = self.head_width();
+        check("head_dim", dim, dim.is_multiple_of(2) && dim > 0, "even and above 0")?;
+        let eps = self.rms_norm_eps;
+        check("rms_norm_eps", eps, eps > 0.0 && eps < 1.0, "above 0 and below 1")?;
+        let theta = self.rope_theta;
+        check("rope_theta", theta, theta.is_finite() && theta >= 1.0, "at least 1 and finite")?;
+        if let Some(window) = self.sliding_window.filter(|_| self.window_is_used()) {
+            let whole = window >= self.max_position_embeddings;
+            check("sliding_window", window, whole, "at least max_position_embeddings, or unused")?;
+        }
+        Ok(())
+    }
+
+    fn window_is_used(&self) -> bool {
+        self.use_sliding_window.unwrap_or(true)
+    }
+
+    /// The family.
+    pub fn family(&self) -> Result<Family, ConfigError> {
+        let name = self.architectures.first().map_or("", String::as_str);
+        match name {
+            "LlamaForCausalLM" => Ok(Family::Llama),
+            "MistralForCausalLM" => Ok(Family::Mistral),
+            "Qwen2ForCausalLM" => Ok(Family::Qwen2),
+            _ => Err(ConfigError::Unsupported { found: name.to_owned() }),
+        }
+    }
+
+    /// Heads of keys and values.
+    pub fn kv_heads(&self) -> usize {
+        self.num_key_value_heads.unwrap_or(self.num_attention_heads)
+    }
+
+    /// Width of a head.
+    pub fn head_width(&self) -> usize {
+        self.head_dim.unwrap_or(self.hidden_size / self.num_attention_heads.max(1))
+    }
+
+    /// Ids of the tokens that end a sequence.
+    pub fn eos_ids(&self) -> Vec<u32> {
+        match &self.eos_token_id {
+            None => Vec::new(),
+            Some(TokenIds::One(id)) => vec![*id],
+            Some(TokenIds::Several(ids)) => ids.clone(),
+        }
+    }
+
+    /// Every tensor that the model needs, by its Hugging Face name, with its shape.
+    pub fn tensors(&self) -> BTreeMap<String, Vec<usize>> {
+        let (hidden, ffn) = (self.hidden_size, self.intermediate_size);
+        let queries = self.num_attention_heads * self.head_width();
+        let keys = self.kv_heads() * self.head_width();
+        let mut tensors = BTreeMap::from([
+            ("model.embed_tokens.weight".to_owned(), vec![self.vocab_size, hidden]),
+            ("model.norm.weight".to_owned(), vec![hidden]),
+        ]);
+        if !self.tie_word_embeddings {
+            tensors.insert("lm_head.weight".to_owned(), vec![self.vocab_size, hidden]);
+        }
+        for layer in 0..self.num_hidden_layers {
+            let mut add = |name: &str, shape: Vec<usize>| {
+                tensors.insert(format!("model.layers.{layer}.{name}"), shape);
+            };
+            add("input_layernorm.weight", vec![hidden]);
+            add("post_attention_layernorm.weight", vec![hidden]);
+            add("self_attn.q_proj.weight", vec![queries, hidden]);
+            add("self_attn.k_proj.weight", vec![keys, hidden]);
+            add("self_attn.v_proj.weight", vec![keys, hidden]);
+            add("self_attn.o_proj.weight", vec![hidden, queries]);
+            add("mlp.gate_proj.weight", vec![ffn, hidden]);
+            add("mlp.up_proj.weight", vec![ffn, hidden]);
+            add("mlp.down_proj.weight", vec![hidden, ffn]);
+            if self.family() == Ok(Family::Qwen2) {
+                add("self_attn.q_proj.bias", vec![queries]);
+                add("self_attn.k_proj.bias", vec![keys]);
+                add("self_attn.v_proj.bias", vec![keys]);
+            }
+        }
+        tensors
+    }
+
+    /// Number of parameters.
+    pub fn parameters(&self) -> u64 {
+        self.tensors().values().map(|shape| shape.iter().map(|n| *n as u64).product::<u64>()).sum()
+    }
+}
+
+fn check(
+    field: &'static str,
+    value: impl ToString,
+    is_fine: bool,
+    allowed: impl Into<String>,
+) -> Result<(), ConfigError> {
+    if is_fine {
+        return Ok(());
+    }
+    Err(ConfigError::BadNumber { field, value: value.to_string(), allowed: allowed.into() })
+}

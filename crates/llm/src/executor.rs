@@ -1,0 +1,210 @@
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use candle_core::Tensor;
+use metron_engine::{Batch, Executor, ExecutorError, Outcome, SampledToken, Sequence};
+use metron_trace::{ExecutorInfo, Phases, Timestamp};
+
+use crate::load::LoadedModel;
+use crate::model::KvCache;
+use crate::plan::ForwardPlan;
+use crate::sampler::sample;
+use crate::text::TextStreams;
+use crate::weights::LoadError;
+
+/// The size of a paged KV cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KvPool {
+    /// Positions of a block.
+    pub block_size: u32,
+    /// Blocks.
+    pub num_blocks: u32,
+}
+
+/// Runs batches through a transformer, at the machine's own clock.
+///
+/// A batch is run when it is submitted, and the call blocks until its tokens are on the host; the
+/// outcome is handed over when it is asked for. All computation on the CPU is done by one pool of
+/// threads.
+#[derive(Debug)]
+pub struct CandleExecutor {
+    model: Arc<LoadedModel>,
+    cache: KvCache,
+    threads: rayon::ThreadPool,
+    started: Instant,
+    plan: ForwardPlan,
+    eos_ids: Vec<u32>,
+    text: TextStreams,
+    /// The batch that was run and not yet asked for.
+    done: Option<Outcome>,
+    spare: Outcome,
+}
+
+impl CandleExecutor {
+    /// An executor with an empty KV cache. Its clock starts now. `threads` on the CPU: `None` for
+    /// the physical cores.
+    pub fn new(
+        model: Arc<LoadedModel>,
+        pool: KvPool,
+        threads: Option<usize>,
+        text: TextStreams,
+    ) -> Result<Self, LoadError> {
+        let cache =
+            model.model.new_cache(pool.num_blocks as usize, pool.block_size as usize)?;
+        let threads = threads.unwrap_or_else(num_cpus::get_physical);
+        let threads = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .thread_name(|index| format!("forward-{index}"))
+            .build()
+            .map_err(|error| LoadError::Device {
+                device: "cpu".to_owned(),
+                cause: format!("{threads} threads can't be started: {error}"),
+            })?;
+        Ok(Self {
+            cache,
+            threads,
+            started: clock(),
+            plan: ForwardPlan::default(),
+            eos_ids: model.config().eos_ids(),
+            text,
+            done: None,
+            spare: Outcome::default(),
+            model,
+        })
+    }
+
+    /// Begins a new run: the clock starts now, and nothing is in flight. The KV cache needs no
+    /// clearing: no sequence reads a position that it has not written.
+    pub fn restart(&mut self) {
+        self.started = clock();
+        self.done = None;
+        self.text.clear();
+    }
+
+    /// What the trace's header says of it.
+    pub fn info(&self) -> ExecutorInfo {
+        let device = match self.model.device.location() {
+            candle_core::DeviceLocation::Cuda { gpu_id } => format!("cuda:{gpu_id}"),
+            _ => "cpu".to_owned(),
+        };
+        let threads = (device == "cpu").then(|| self.threads.current_num_threads() as u32);
+        ExecutorInfo { device, dtype: Some(self.model.dtype.to_string()), threads }
+    }
+
+    fn run(&mut self, batch: &Batch<'_>, outcome: &mut Outcome) -> Result<(), Cause> {
+        let mut stopwatch = Stopwatch(clock());
+        self.prepare(batch);
+        let prepare = stopwatch.lap();
+        let logits = self.forward()?;
+        let forward = stopwatch.lap();
+        let logits = to_host(logits.as_ref())?;
+        let transfer_back = stopwatch.lap();
+        self.sample(batch, &logits, outcome)?;
+        let sample = stopwatch.lap();
+        outcome.ended_at = self.now();
+        self.text.push(&outcome.tokens, &mut outcome.text)?;
+        outcome.phases = Phases {
+            schedule: Duration::ZERO,
+            prepare: Some(prepare),
+            transfer: None, // ids and block tables go with the forward pass
+            forward: Some(forward),
+            sample: Some(sample),
+            transfer_back: Some(transfer_back),
+            detokenise: Some(stopwatch.lap()),
+        };
+        Ok(())
+    }
+
+    fn prepare(&mut self, batch: &Batch<'_>) {
+        self.plan.clear();
+        for item in batch.items() {
+            let blocks = batch.blocks(item).iter().map(|block| block.0);
+            self.plan.push(batch.token_ids(item), item.context, blocks, item.samples);
+        }
+    }
+
+    fn forward(&mut self) -> Result<Option<Tensor>, Cause> {
+        let Self { model, cache, threads, plan, .. } = self;
+        let logits = threads.install(|| model.model.forward(plan, cache))?;
+        // A device runs behind the host: the phase ends when it is done.
+        model.device.synchronize()?;
+        Ok(logits)
+    }
+
+    fn sample(
+        &self,
+        batch: &Batch<'_>,
+        logits: &[Vec<f32>],
+        outcome: &mut Outcome,
+    ) -> Result<(), Cause> {
+        let sampling = batch.items().iter().filter(|item| item.samples);
+        for (item, logits) in sampling.zip(logits) {
+            let id = sample(logits, batch.sampling(item), item.output_index)?;
+            outcome.tokens.push(SampledToken {
+                request: item.request,
+                id: Some(id),
+                is_end_of_sequence: self.eos_ids.contains(&id),
+            });
+        }
+        Ok(())
+    }
+}
+
+type Cause = Box<dyn std::error::Error + Send + Sync>;
+
+impl Executor for CandleExecutor {
+    fn now(&self) -> Timestamp {
+        let elapsed = clock().saturating_duration_since(self.started);
+        Timestamp::from_nanos(u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX))
+    }
+
+    fn submit(&mut self, batch: &Batch<'_>) -> Result<(), ExecutorError> {
+        let mut outcome = std::mem::take(&mut self.spare);
+        outcome.clear();
+        outcome.started_at = self.now();
+        self.run(batch, &mut outcome)
+            .map_err(|cause| ExecutorError { step: batch.step, cause })?;
+        self.done = Some(outcome);
+        Ok(())
+    }
+
+    fn next_outcome(
+        &mut self,
+        until: Option<Timestamp>,
+        outcome: &mut Outcome,
+    ) -> Result<bool, ExecutorError> {
+        if let Some(mut done) = self.done.take() {
+            std::mem::swap(&mut done, outcome);
+            self.spare = done;
+            return Ok(true);
+        }
+        if let Some(until) = until {
+            std::thread::sleep(until.since(self.now()));
+        }
+        Ok(false)
+    }
+
+    fn ended(&mut self, sequence: &Sequence) {
+        self.text.end(sequence.id());
+    }
+}
+
+/// The rows of a `[rows, vocabulary]` tensor.
+fn to_host(logits: Option<&Tensor>) -> Result<Vec<Vec<f32>>, Cause> {
+    Ok(logits.map(Tensor::to_vec2).transpose()?.unwrap_or_default())
+}
+
+#[expect(clippy::disallowed_methods, reason = "executors own the clock")]
+fn clock() -> Instant {
+    Instant::now()
+}
+
+struct Stopwatch(Instant);
+
+impl Stopwatch {
+    /// The time since the last lap.
+    fn lap(&mut self) -> Duration {
+        let now = clock();
+        now.saturating_duration_since(std::mem::replace(&mut self.0, now))
+    }
+}

@@ -1,0 +1,399 @@
+//! Unsafe because vector instructions work on raw pointers, and a function compiled for
+//! instructions that the machine lacks must not be called: `on_widest_lanes!` asks first.
+//!
+//! Sixteen floats at a time, in whatever registers the machine has: kernels are written once,
+//! over [`Lanes`], and compiled for each kind.
+
+#![expect(unsafe_code, reason = "vector instructions of the processor")]
+#![expect(clippy::inline_always, reason = "a kernel must be compiled with its caller's features")]
+
+/// The widest vector instructions that kernels of this crate use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Level {
+    /// What the compiler may assume of the target.
+    Baseline,
+    /// AVX2 with fused multiply-add: 16 registers of 8 floats.
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    /// AVX-512 F: 32 registers of 16 floats.
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+}
+
+impl Level {
+    /// What this machine has (the standard library asks it once).
+    pub(crate) fn of_this_machine() -> Self {
+        #[cfg(target_arch = "x86_64")]
+        {
+            if std::arch::is_x86_feature_detected!("avx512f") {
+                return Self::Avx512;
+            }
+            if std::arch::is_x86_feature_detected!("avx2")
+                && std::arch::is_x86_feature_detected!("fma")
+            {
+                return Self::Avx2;
+            }
+        }
+        Self::Baseline
+    }
+}
+
+/// Floats in [`Lanes`].
+pub(crate) const WIDTH: usize = 16;
+
+/// Sixteen floats.
+pub(crate) trait Lanes: Copy {
+    /// Accumulators that stay in registers beside a kernel's other values.
+    const ACCUMULATORS: usize;
+
+    unsafe fn splat(value: f32) -> Self;
+    /// Reads 16 floats, at any alignment.
+    unsafe fn load(from: *const f32) -> Self;
+    /// Writes 16 floats, at any alignment.
+    unsafe fn store(self, to: *mut f32);
+    /// `self * by + plus`
+    unsafe fn mul_add(self, by: Self, plus: Self) -> Self;
+    unsafe fn mul(self, by: Self) -> Self;
+    unsafe fn div(self, by: Self) -> Self;
+    unsafe fn max(self, other: Self) -> Self;
+    unsafe fn min(self, other: Self) -> Self;
+    /// The nearest whole numbers.
+    unsafe fn round(self) -> Self;
+    /// `self * 2^n` for whole numbers n from -126 to 127.
+    unsafe fn scale_by_power_of_two(self, n: Self) -> Self;
+
+    #[inline(always)]
+    unsafe fn to_array(self) -> [f32; WIDTH] {
+        let mut array = [0.0; WIDTH];
+        // SAFETY: the array has room for 16 floats.
+        unsafe { self.store(array.as_mut_ptr()) };
+        array
+    }
+
+    /// The sum, in a fixed order.
+    #[inline(always)]
+    unsafe fn sum(self) -> f32 {
+        // SAFETY: as the caller's.
+        fold(unsafe { self.to_array() }, |a, b| a + b)
+    }
+
+    /// The greatest.
+    #[inline(always)]
+    unsafe fn greatest(self) -> f32 {
+        // SAFETY: as the caller's.
+        fold(unsafe { self.to_array() }, f32::max)
+    }
+
+    /// `e^self` to the last two places; arguments beyond -87 and 87 are taken as those.
+    ///
+    /// `2^n * e^r` with `n` the nearest whole number to `self / ln 2`, and a polynomial of degree
+    /// 6 for `e^r` on the half interval around 0 (Cephes, `expf`).
+    #[inline(always)]
+    unsafe fn exp(self) -> Self {
+        // SAFETY: as the caller's.
+        unsafe {
+            let x = self.max(Self::splat(-87.0)).min(Self::splat(87.0));
+            let n = x.mul(Self::splat(std::f32::consts::LOG2_E)).round();
+            // ln 2 in two parts, so that n * ln 2 is exact to more digits.
+            let r = n.mul_add(Self::splat(-0.693_359_4), x);
+            let r = n.mul_add(Self::splat(2.121_944_4e-4), r);
+            let mut p = Self::splat(1.987_569_1e-4);
+            for coefficient in
+                [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5.000_000_1e-1]
+            {
+                p = p.mul_add(r, Self::splat(coefficient));
+            }
+            let e_r = p.mul_add(r.mul(r), r.mul_add(Self::splat(1.0), Self::splat(1.0)));
+            e_r.scale_by_power_of_two(n)
+        }
+    }
+}
+
+#[inline(always)]
+fn fold(mut lanes: [f32; WIDTH], by: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut width = WIDTH / 2;
+    while width > 0 {
+        for lane in 0..width {
+            lanes[lane] = by(lanes[lane], lanes[lane + width]);
+        }
+        width /= 2;
+    }
+    lanes[0]
+}
+
+/// Lanes for any machine.
+impl Lanes for [f32; WIDTH] {
+    const ACCUMULATORS: usize = 2;
+
+    #[inline(always)]
+    unsafe fn splat(value: f32) -> Self {
+        [value; WIDTH]
+    }
+
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self {
+        // SAFETY: the caller can read 16 floats there.
+        unsafe { from.cast::<Self>().read_unaligned() }
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32) {
+        // SAFETY: the caller can write 16 floats there.
+        unsafe { to.cast::<Self>().write_unaligned(self) }
+    }
+
+    #[inline(always)]
+    unsafe fn mul_add(self, by: Self, plus: Self) -> Self {
+        std::array::from_fn(|i| self[i] * by[i] + plus[i])
+    }
+
+    #[inline(always)]
+    unsafe fn mul(self, by: Self) -> Self {
+        std::array::from_fn(|i| self[i] * by[i])
+    }
+
+    #[inline(always)]
+    unsafe fn div(self, by: Self) -> Self {
+        std::array::from_fn(|i| self[i] / by[i])
+    }
+
+    #[inline(always)]
+    unsafe fn max(self, other: Self) -> Self {
+        std::array::from_fn(|i| self[i].max(other[i]))
+    }
+
+    #[inline(always)]
+    unsafe fn min(self, other: Self) -> Self {
+        std::array::from_fn(|i| self[i].min(other[i]))
+    }
+
+    #[inline(always)]
+    unsafe fn round(self) -> Self {
+        std::array::from_fn(|i| self[i].round_ties_even())
+    }
+
+    #[inline(always)]
+    unsafe fn scale_by_power_of_two(self, n: Self) -> Self {
+        std::array::from_fn(|i| self[i] * f32::from_bits(((n[i] as i32 + 127) as u32) << 23))
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) use x86::{Avx2, Avx512};
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::x86_64::{
+        __m256, __m512, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _mm256_add_epi32,
+        _mm256_castsi256_ps, _mm256_cvtps_epi32, _mm256_div_ps, _mm256_fmadd_ps, _mm256_loadu_ps,
+        _mm256_max_ps, _mm256_min_ps, _mm256_mul_ps, _mm256_round_ps, _mm256_set1_epi32, _mm256_set1_ps, _mm256_slli_epi32,
+        _mm256_storeu_ps, _mm512_div_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_max_ps,
+        _mm512_min_ps, _mm512_mul_ps,
+        _mm512_roundscale_ps, _mm512_scalef_ps, _mm512_set1_ps, _mm512_storeu_ps,
+    };
+
+    use super::Lanes;
+
+    const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+
+    /// One register of AVX-512.
+    #[derive(Clone, Copy)]
+    pub(crate) struct Avx512(__m512);
+
+    // SAFETY (of every block): the caller's machine has AVX-512, and its pointers are good for 16
+    // floats.
+    impl Lanes for Avx512 {
+        const ACCUMULATORS: usize = 24;
+
+        #[inline(always)]
+        unsafe fn splat(value: f32) -> Self {
+            Self(unsafe { _mm512_set1_ps(value) })
+        }
+
+        #[inline(always)]
+        unsafe fn load(from: *const f32) -> Self {
+            Self(unsafe { _mm512_loadu_ps(from) })
+        }
+
+        #[inline(always)]
+        unsafe fn store(self, to: *mut f32) {
+            unsafe { _mm512_storeu_ps(to, self.0) }
+        }
+
+        #[inline(always)]
+        unsafe fn mul_add(self, by: Self, plus: Self) -> Self {
+            Self(unsafe { _mm512_fmadd_ps(self.0, by.0, plus.0) })
+        }
+
+        #[inline(always)]
+        unsafe fn mul(self, by: Self) -> Self {
+            Self(unsafe { _mm512_mul_ps(self.0, by.0) })
+        }
+
+        #[inline(always)]
+        unsafe fn div(self, by: Self) -> Self {
+            Self(unsafe { _mm512_div_ps(self.0, by.0) })
+        }
+
+        #[inline(always)]
+        unsafe fn max(self, other: Self) -> Self {
+            Self(unsafe { _mm512_max_ps(self.0, other.0) })
+        }
+
+        #[inline(always)]
+        unsafe fn min(self, other: Self) -> Self {
+            Self(unsafe { _mm512_min_ps(self.0, other.0) })
+        }
+
+        #[inline(always)]
+        unsafe fn round(self) -> Self {
+            Self(unsafe { _mm512_roundscale_ps::<NEAREST>(self.0) })
+        }
+
+        #[inline(always)]
+        unsafe fn scale_by_power_of_two(self, n: Self) -> Self {
+            Self(unsafe { _mm512_scalef_ps(self.0, n.0) })
+        }
+    }
+
+    /// Two registers of AVX2.
+    #[derive(Clone, Copy)]
+    pub(crate) struct Avx2([__m256; 2]);
+
+    // SAFETY (of every block): the caller's machine has AVX2 and FMA, and its pointers are good for
+    // 16 floats.
+    impl Lanes for Avx2 {
+        const ACCUMULATORS: usize = 6;
+
+        #[inline(always)]
+        unsafe fn splat(value: f32) -> Self {
+            let half = unsafe { _mm256_set1_ps(value) };
+            Self([half, half])
+        }
+
+        #[inline(always)]
+        unsafe fn load(from: *const f32) -> Self {
+            Self(unsafe { [_mm256_loadu_ps(from), _mm256_loadu_ps(from.add(8))] })
+        }
+
+        #[inline(always)]
+        unsafe fn store(self, to: *mut f32) {
+            unsafe {
+                _mm256_storeu_ps(to, self.0[0]);
+                _mm256_storeu_ps(to.add(8), self.0[1]);
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn mul_add(self, by: Self, plus: Self) -> Self {
+            let half = |i: usize| unsafe { _mm256_fmadd_ps(self.0[i], by.0[i], plus.0[i]) };
+            Self([half(0), half(1)])
+        }
+
+        #[inline(always)]
+        unsafe fn mul(self, by: Self) -> Self {
+            Self(unsafe { [_mm256_mul_ps(self.0[0], by.0[0]), _mm256_mul_ps(self.0[1], by.0[1])] })
+        }
+
+        #[inline(always)]
+        unsafe fn div(self, by: Self) -> Self {
+            let half = |i: usize| unsafe { _mm256_div_ps(self.0[i], by.0[i]) };
+            Self([half(0), half(1)])
+        }
+
+        #[inline(always)]
+        unsafe fn max(self, other: Self) -> Self {
+            let half = |i: usize| unsafe { _mm256_max_ps(self.0[i], other.0[i]) };
+            Self([half(0), half(1)])
+        }
+
+        #[inline(always)]
+        unsafe fn min(self, other: Self) -> Self {
+            let half = |i: usize| unsafe { _mm256_min_ps(self.0[i], other.0[i]) };
+            Self([half(0), half(1)])
+        }
+
+        #[inline(always)]
+        unsafe fn round(self) -> Self {
+            Self(unsafe {
+                [_mm256_round_ps::<NEAREST>(self.0[0]), _mm256_round_ps::<NEAREST>(self.0[1])]
+            })
+        }
+
+        #[inline(always)]
+        unsafe fn scale_by_power_of_two(self, n: Self) -> Self {
+            let half = |i: usize| unsafe {
+                let biased = _mm256_add_epi32(_mm256_cvtps_epi32(n.0[i]), _mm256_set1_epi32(127));
+                let power = _mm256_castsi256_ps(_mm256_slli_epi32::<23>(biased));
+                _mm256_mul_ps(self.0[i], power)
+            };
+            Self([half(0), half(1)])
+        }
+    }
+}
+
+/// Defines a function that runs a kernel on the widest lanes that the machine has. The kernel is
+/// an `#[inline(always)]` unsafe function, generic over its [`Lanes`] and compiled for each kind.
+macro_rules! on_widest_lanes {
+    ($(#[$doc:meta])* fn $name:ident($($arg:ident: $ty:ty),* $(,)?) = $kernel:ident) => {
+        $(#[$doc])*
+        fn $name($($arg: $ty),*) {
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx512f,avx2,fma")]
+            unsafe fn on_avx512($($arg: $ty),*) {
+                // SAFETY: as the caller's.
+                unsafe { $kernel::<$crate::simd::Avx512>($($arg),*) }
+            }
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2,fma")]
+            unsafe fn on_avx2($($arg: $ty),*) {
+                // SAFETY: as the caller's.
+                unsafe { $kernel::<$crate::simd::Avx2>($($arg),*) }
+            }
+            // SAFETY: the machine was asked what it has.
+            unsafe {
+                match $crate::simd::Level::of_this_machine() {
+                    #[cfg(target_arch = "x86_64")]
+                    $crate::simd::Level::Avx512 => on_avx512($($arg),*),
+                    #[cfg(target_arch = "x86_64")]
+                    $crate::simd::Level::Avx2 => on_avx2($($arg),*),
+                    $crate::simd::Level::Baseline => {
+                        $kernel::<[f32; $crate::simd::WIDTH]>($($arg),*)
+                    }
+                }
+            }
+        }
+    };
+}
+pub(crate) use on_widest_lanes;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    unsafe fn check_exp<L: Lanes>() {
+        for step in -8_600..8_800 {
+            let x = -f64::from(step) / 100.0;
+            // SAFETY: as the caller's.
+            let got = f64::from(unsafe { L::splat(x as f32).exp().to_array()[3] });
+            let want = f64::from(x as f32).max(-87.0).exp();
+            assert!((got / want - 1.0).abs() < 3e-7, "e^{x} is {want}, not {got}");
+        }
+    }
+
+    #[test]
+    fn the_exponential_is_right_to_the_last_places_on_every_kind_of_lanes() {
+        // SAFETY: portable, and the machine is asked for the others.
+        unsafe {
+            check_exp::<[f32; WIDTH]>();
+            #[cfg(target_arch = "x86_64")]
+            if std::arch::is_x86_feature_detected!("avx512f") {
+                check_exp::<Avx512>();
+            }
+            #[cfg(target_arch = "x86_64")]
+            if std::arch::is_x86_feature_detected!("avx2") {
+                check_exp::<Avx2>();
+            }
+        }
+    }
+}

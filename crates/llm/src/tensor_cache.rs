@@ -1,0 +1,132 @@
+use candle_core::{DType, Device, Result, Tensor, D};
+use candle_nn::ops::softmax_last_dim;
+use candle_nn::rotary_emb::rope_thd;
+
+use crate::kv_cache::KvShape;
+use crate::plan::{ForwardPlan, SequenceSlice};
+use crate::rope::Rope;
+
+/// One layer's keys and values as tensors, `[num_blocks, block_size, kv_heads, head_dim]` each, and
+/// attention over them by tensor operations: what runs on any device.
+#[derive(Debug)]
+pub(crate) struct TensorLayer {
+    shape: KvShape,
+    keys: Tensor,
+    values: Tensor,
+}
+
+impl TensorLayer {
+    pub(crate) fn new(shape: KvShape, dtype: DType, device: &Device) -> Result<Self> {
+        let size = (shape.num_blocks, shape.block_size, shape.kv_heads, shape.head_dim);
+        let empty = || Tensor::zeros(size, dtype, device);
+        Ok(Self { shape, keys: empty()?, values: empty()? })
+    }
+
+    /// `qkv` is `[tokens, (heads + 2 kv_heads) * head_dim]`, the result `[tokens, heads * head_dim]`.
+    pub(crate) fn attend(
+        &self,
+        plan: &ForwardPlan,
+        qkv: &Tensor,
+        rope: &Rope,
+        heads: usize,
+    ) -> Result<Tensor> {
+        let KvShape { kv_heads, head_dim, .. } = self.shape;
+        let tokens = plan.token_ids.len();
+        let part = |from: usize, count: usize| {
+            qkv.narrow(1, from * head_dim, count * head_dim)?
+                .contiguous()?
+                .reshape((1, tokens, count, head_dim))
+        };
+        let (cos, sin) = rope.of_tokens(&plan.positions, qkv.dtype(), qkv.device())?;
+        let queries = rope_thd(&part(0, heads)?, &cos, &sin)?.squeeze(0)?;
+        let keys = rope_thd(&part(heads, kv_heads)?, &cos, &sin)?.squeeze(0)?;
+        let values = part(heads + kv_heads, kv_heads)?.squeeze(0)?;
+        self.store(plan, &keys, &values)?;
+        let attended = plan
+            .sequences
+            .iter()
+            .map(|sequence| self.attend_one(plan, sequence, &queries))
+            .collect::<Result<Vec<_>>>()?;
+        Tensor::cat(&attended, 0)
+    }
+
+    /// Writes the tokens' keys and values, `[tokens, kv_heads, head_dim]`, a block's run at a time.
+    fn store(&self, plan: &ForwardPlan, keys: &Tensor, values: &Tensor) -> Result<()> {
+        let KvShape { num_blocks, block_size, kv_heads, head_dim } = self.shape;
+        let flat = (num_blocks * block_size, kv_heads, head_dim);
+        let (to_keys, to_values) = (self.keys.reshape(flat)?, self.values.reshape(flat)?);
+        for sequence in &plan.sequences {
+            let blocks = &plan.block_ids[sequence.blocks.clone()];
+            let end = sequence.context + sequence.tokens;
+            let mut position = sequence.context;
+            while position < end {
+                let run = (block_size - position % block_size).min(end - position);
+                let slot = blocks[position / block_size] as usize * block_size + position % block_size;
+                let row = sequence.first_token + position - sequence.context;
+                to_keys.slice_set(&keys.narrow(0, row, run)?.contiguous()?, 0, slot)?;
+                to_values.slice_set(&values.narrow(0, row, run)?.contiguous()?, 0, slot)?;
+                position += run;
+            }
+        }
+        Ok(())
+    }
+
+    /// One sequence's tokens: `[tokens, heads * head_dim]`.
+    fn attend_one(
+        &self,
+        plan: &ForwardPlan,
+        sequence: &SequenceSlice,
+        queries: &Tensor,
+    ) -> Result<Tensor> {
+        let KvShape { block_size, kv_heads, head_dim, .. } = self.shape;
+        let SequenceSlice { first_token, tokens, context, .. } = *sequence;
+        let positions = context + tokens;
+        let heads = queries.dim(1)?;
+        let device = queries.device();
+        let blocks = &plan.block_ids[sequence.blocks.clone()][..positions.div_ceil(block_size)];
+        let blocks = Tensor::new(blocks, device)?;
+        // [kv_heads, positions, head_dim]
+        let gather = |cache: &Tensor| {
+            cache
+                .index_select(&blocks, 0)?
+                .flatten(0, 1)?
+                .narrow(0, 0, positions)?
+                .transpose(0, 1)?
+                .contiguous()
+        };
+        let (keys, values) = (gather(&self.keys)?, gather(&self.values)?);
+        // [kv_heads, group * tokens, head_dim]: the heads that share keys and values together.
+        let group = heads / kv_heads;
+        let queries = queries
+            .narrow(0, first_token, tokens)?
+            .transpose(0, 1)?
+            .contiguous()?
+            .reshape((kv_heads, group * tokens, head_dim))?;
+        let scores = (queries.matmul(&keys.transpose(1, 2)?.contiguous()?)?
+            / (head_dim as f64).sqrt())?
+        .to_dtype(DType::F32)?;
+        let mask = causal_mask(tokens, context, device)?;
+        let scores = scores
+            .reshape((kv_heads, group, tokens, positions))?
+            .broadcast_add(&mask)?
+            .reshape((kv_heads, group * tokens, positions))?;
+        let weights = softmax_last_dim(&scores)?.to_dtype(values.dtype())?;
+        weights
+            .matmul(&values)?
+            .reshape((heads, tokens, head_dim))?
+            .transpose(0, 1)?
+            .contiguous()?
+            .flatten_from(D::Minus2)
+    }
+}
+
+/// `[tokens, context + tokens]`: 0 where a token sees a position, else minus infinity.
+fn causal_mask(tokens: usize, context: usize, device: &Device) -> Result<Tensor> {
+    let seen = |token: usize, position: usize| {
+        if position <= context + token { 0.0 } else { f32::NEG_INFINITY }
+    };
+    let positions = context + tokens;
+    let mask: Vec<f32> =
+        (0..tokens).flat_map(|token| (0..positions).map(move |p| seen(token, p))).collect();
+    Tensor::from_vec(mask, (tokens, positions), device)
+}
