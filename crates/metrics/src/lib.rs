@@ -1,1 +1,26 @@
-//! Pure functions from a trace.
+//! Pure functions from a trace to what a user of the stream would feel.
+//!
+//! Nothing here reads a clock, a file or the engine: every number is a function of a
+//! [`Trace`](metron_trace::Trace), so a saved trace can be scored again under other deadlines.
+
+mod comparison;
+mod curve;
+mod deadline;
+mod fluidity;
+mod latency;
+mod limits;
+mod percentile;
+mod rate;
+mod summary;
+mod timeline;
+
+pub use comparison::{Better, Comparison, PolicyRow, RunOf, StallStory};
+pub use curve::fit_prefill;
+pub use deadline::{DeadlineError, DeadlineRule, FirstTokenRule};
+pub use fluidity::{CountingRule, Deadlined, Fluidity, FluidityRule, fluidity};
+pub use latency::{Absent, Latencies, Stalls};
+pub use limits::{LimitError, RequestLimit, RequestLimits};
+pub use percentile::{Distribution, interpolated, order_statistic, supports};
+pub use rate::{FluidRate, fluid_rate, least_decode_deadline};
+pub use summary::{RunSummary, Scoring, summarise};
+pub use timeline::{Timeline, timelines};

@@ -1,0 +1,232 @@
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use metron_trace::{RequestId, StepRecord, Trace, WorkKind};
+use serde::{Deserialize, Serialize};
+
+use crate::summary::{RunSummary, Scoring, summarise};
+use crate::timeline::timelines;
+
+/// One run of a comparison.
+#[derive(Debug, Clone, Copy)]
+pub struct RunOf<'a> {
+    /// Label of the policy.
+    pub policy: &'a str,
+    /// Which repetition.
+    pub replicate: u32,
+    /// Its trace.
+    pub trace: &'a Trace,
+}
+
+/// Which way a metric is better.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Better {
+    /// Small values.
+    Lower,
+    /// Large values.
+    Higher,
+}
+
+impl Better {
+    /// The places of the best of some values; none if all are alike or absent.
+    pub fn best(self, values: &[Option<f64>]) -> Vec<usize> {
+        let present = || values.iter().flatten().copied();
+        let best = match self {
+            Self::Lower => present().fold(f64::INFINITY, f64::min),
+            Self::Higher => present().fold(f64::NEG_INFINITY, f64::max),
+        };
+        if present().all(|value| value.total_cmp(&best).is_eq()) {
+            return Vec::new();
+        }
+        let is_best = |at: &usize| values[*at].is_some_and(|value| value.total_cmp(&best).is_eq());
+        (0..values.len()).filter(is_best).collect()
+    }
+}
+
+/// Several policies on the same requests.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Comparison {
+    /// A row for each policy, in the order of the comparison.
+    pub policies: Vec<PolicyRow>,
+    /// Two or three sentences that say what separates them.
+    pub sentences: Vec<String>,
+}
+
+/// One policy in a comparison.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PolicyRow {
+    /// Its label.
+    pub policy: String,
+    /// Replicates pooled.
+    pub replicates: u32,
+    /// All of its runs, pooled.
+    pub pooled: RunSummary,
+    /// Its longest TBT, and what stood behind it; `None` if no request had two tokens.
+    pub longest_stall: Option<StallStory>,
+}
+
+/// A gap between two tokens of a request, and what the engine did meanwhile.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StallStory {
+    /// The repetition.
+    pub replicate: u32,
+    /// The request that waited.
+    pub request: RequestId,
+    /// The token it waited for, from 0.
+    pub token: u32,
+    /// How long.
+    pub gap: Duration,
+    /// Steps that ended meanwhile.
+    pub steps: u32,
+    /// The longest of them.
+    pub step: u64,
+    /// The request with the largest prefill (or recomputation) meanwhile, and its tokens.
+    pub behind: Option<(RequestId, u32)>,
+    /// Whether the request itself had been preempted meanwhile.
+    pub was_preempted: bool,
+}
+
+impl Comparison {
+    /// Pools each policy's runs and finds what separates the policies. Runs of a policy that are
+    /// not in `policies` are left out.
+    pub fn new(policies: &[&str], runs: &[RunOf<'_>], scoring: &Scoring) -> Self {
+        let policies: Vec<PolicyRow> = policies
+            .iter()
+            .map(|policy| {
+                let own: Vec<&RunOf<'_>> =
+                    runs.iter().filter(|run| run.policy == *policy).collect();
+                let traces: Vec<&Trace> = own.iter().map(|run| run.trace).collect();
+                PolicyRow {
+                    policy: (*policy).to_owned(),
+                    replicates: own.len() as u32,
+                    pooled: summarise(&traces, scoring),
+                    longest_stall: own
+                        .iter()
+                        .filter_map(|run| longest_stall(run))
+                        .max_by_key(|story| story.gap),
+                }
+            })
+            .filter(|row| row.replicates > 0)
+            .collect();
+        let sentences = if policies.len() > 1 { sentences(&policies) } else { Vec::new() };
+        Self { policies, sentences }
+    }
+}
+
+fn longest_stall(run: &RunOf<'_>) -> Option<StallStory> {
+    let (timeline, token) = timelines(run.trace)
+        .into_iter()
+        .filter_map(|timeline| {
+            let gaps = timeline.inter_token_ns();
+            let (token, gap) = gaps.iter().enumerate().skip(1).max_by_key(|(_, gap)| **gap)?;
+            Some((*gap, (timeline, token)))
+        })
+        .max_by_key(|(gap, _)| *gap)?
+        .1;
+    let (from, to) = (timeline.tokens_at[token - 1], timeline.tokens_at[token]);
+    let meanwhile: Vec<&StepRecord> =
+        run.trace.steps.iter().filter(|s| s.ended_at > from && s.ended_at <= to).collect();
+    let mut prefills: BTreeMap<RequestId, u32> = BTreeMap::new();
+    for work in meanwhile.iter().flat_map(|step| &step.work) {
+        if work.kind != WorkKind::Decode && work.request != timeline.request {
+            *prefills.entry(work.request).or_default() += work.tokens;
+        }
+    }
+    Some(StallStory {
+        replicate: run.replicate,
+        request: timeline.request,
+        token: token as u32,
+        gap: to - from,
+        steps: meanwhile.len() as u32,
+        step: meanwhile.iter().max_by_key(|step| step.took()).map_or(0, |step| step.index),
+        behind: prefills.into_iter().max_by_key(|(_, tokens)| *tokens),
+        was_preempted: meanwhile
+            .iter()
+            .flat_map(|step| &step.preemptions)
+            .any(|preemption| preemption.request == timeline.request),
+    })
+}
+
+/// What separates the policies: the longest stalls, the waits for the first token, fluidity.
+fn sentences(policies: &[PolicyRow]) -> Vec<String> {
+    [stall_sentence(policies), wait_sentence(policies), fluidity_sentence(policies)]
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
+/// The policies with the smallest and the largest value; `None` if they are alike.
+fn extremes(
+    policies: &[PolicyRow],
+    of: impl Fn(&PolicyRow) -> Option<f64>,
+) -> Option<[(&PolicyRow, f64); 2]> {
+    let mut valued: Vec<(&PolicyRow, f64)> =
+        policies.iter().filter_map(|row| Some((row, of(row)?))).collect();
+    valued.sort_by(|a, b| a.1.total_cmp(&b.1));
+    let (least, most) = (*valued.first()?, *valued.last()?);
+    (least.1 < most.1).then_some([least, most])
+}
+
+fn stall_sentence(policies: &[PolicyRow]) -> Option<String> {
+    let longest = |row: &PolicyRow| Some(row.longest_stall.as_ref()?.gap.as_secs_f64());
+    let [(best, shortest), (worst, gap)] = extremes(policies, longest)?;
+    let story = worst.longest_stall.as_ref()?;
+    let why = match (story.was_preempted, story.behind) {
+        (true, _) => ", preempted and computed again".to_owned(),
+        (false, Some((other, tokens))) => format!(
+            ", behind the prefill of {other} ({tokens} tokens in {} step{})",
+            story.steps,
+            if story.steps == 1 { "" } else { "s" }
+        ),
+        (false, None) => String::new(),
+    };
+    Some(format!(
+        "The longest stall was {}'s: {} waited {} for its token {}, in step {} of replicate {}{why}; \
+         {}'s longest was {}.",
+        worst.policy,
+        story.request,
+        seconds(gap),
+        story.token,
+        story.step,
+        story.replicate + 1,
+        best.policy,
+        seconds(shortest),
+    ))
+}
+
+fn wait_sentence(policies: &[PolicyRow]) -> Option<String> {
+    let [(best, shortest), (worst, longest)] = extremes(policies, |row| row.pooled.ttft.p50)?;
+    let waiting = worst.pooled.scheduling_delay.p50;
+    let queued = waiting.filter(|delay| *delay > longest / 2.0).map_or_else(String::new, |delay| {
+        format!(", of which {} were spent waiting to be scheduled", seconds(delay))
+    });
+    Some(format!(
+        "Half of the requests had their first token within {} under {}, and within {} under {}{queued}.",
+        seconds(shortest),
+        best.policy,
+        seconds(longest),
+        worst.policy,
+    ))
+}
+
+fn fluidity_sentence(policies: &[PolicyRow]) -> Option<String> {
+    let [(worst, least), (best, most)] = extremes(policies, |row| row.pooled.fluidity.share_fluid)?;
+    Some(format!(
+        "{} kept {:.0} % of the requests fluid (fluidity-index of at least 0.9), {} {:.0} %.",
+        best.policy,
+        most * 100.0,
+        worst.policy,
+        least * 100.0,
+    ))
+}
+
+/// A time with three digits and a unit that suits it.
+fn seconds(value: f64) -> String {
+    match value {
+        v if v >= 10.0 => format!("{v:.1} s"),
+        v if v >= 1.0 => format!("{v:.2} s"),
+        v if v >= 0.1 => format!("{:.0} ms", v * 1e3),
+        v => format!("{:.1} ms", v * 1e3),
+    }
+}

@@ -1,0 +1,211 @@
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use metron_trace::{Deadlines, PrefillCurve};
+use serde::{Deserialize, Serialize};
+
+use crate::timeline::Timeline;
+
+/// When tokens are due: `D_p` and `D_d` of each request.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeadlineRule {
+    /// The first token's.
+    pub first_token: FirstTokenRule,
+    /// Each later token's; absent: what was in force during the run.
+    #[serde(default, with = "humantime_span", skip_serializing_if = "Option::is_none")]
+    pub next_token: Option<Duration>,
+}
+
+impl DeadlineRule {
+    /// What was in force during the run.
+    pub const RECORDED: Self = Self { first_token: FirstTokenRule::Recorded, next_token: None };
+
+    /// A request's deadlines; `None` if the rule leaves one of them to the run and the run had
+    /// none, or to a prediction and there is no curve.
+    pub fn of(&self, timeline: &Timeline, curve: Option<&PrefillCurve>) -> Option<Deadlines> {
+        let recorded = timeline.deadlines;
+        let predicted = || curve.map(|curve| curve.predict(timeline.prompt_tokens));
+        let first_token = match self.first_token {
+            FirstTokenRule::Recorded => recorded?.first_token,
+            FirstTokenRule::Fixed(deadline) => deadline,
+            FirstTokenRule::PredictedPlus(slack) => predicted()? + slack,
+            FirstTokenRule::PredictedTimes(factor) => predicted()?.mul_f64(factor),
+        };
+        let next_token = match self.next_token {
+            Some(deadline) => deadline,
+            None => recorded?.next_token,
+        };
+        Some(Deadlines { first_token, next_token })
+    }
+
+    /// Whether it needs a prefill curve.
+    pub fn needs_curve(&self) -> bool {
+        let rule = self.first_token;
+        matches!(rule, FirstTokenRule::PredictedPlus(_) | FirstTokenRule::PredictedTimes(_))
+    }
+}
+
+/// The first token's deadline, after the arrival.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum FirstTokenRule {
+    /// What was in force during the run.
+    Recorded,
+    /// So long for every request.
+    Fixed(Duration),
+    /// The predicted prefill time of its prompt, and so much more.
+    PredictedPlus(Duration),
+    /// So many times the predicted prefill time of its prompt.
+    PredictedTimes(f64),
+}
+
+/// Why a text is no deadline.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "`{text}` is no deadline{}; deadlines are durations with a unit (`500ms`, `0.3s`), and the \
+     first token's may be `predicted + 300ms`, `predicted * 2` or `recorded`",
+    cause.as_ref().map(|cause| format!(" ({cause})")).unwrap_or_default()
+)]
+pub struct DeadlineError {
+    /// What was given.
+    pub text: String,
+    /// What is wrong with it, where that is known.
+    pub cause: Option<String>,
+}
+
+impl FromStr for FirstTokenRule {
+    type Err = DeadlineError;
+
+    fn from_str(text: &str) -> Result<Self, DeadlineError> {
+        let text = text.trim();
+        if text == "recorded" {
+            return Ok(Self::Recorded);
+        }
+        let Some(rule) = text.strip_prefix("predicted").map(str::trim) else {
+            return span(text).map(Self::Fixed);
+        };
+        if let Some(slack) = rule.strip_prefix('+') {
+            return span(slack.trim()).map(Self::PredictedPlus);
+        }
+        rule.strip_prefix('*')
+            .and_then(|factor| factor.trim().parse().ok())
+            .filter(|factor: &f64| factor.is_finite() && *factor >= 0.0)
+            .map(Self::PredictedTimes)
+            .ok_or_else(|| DeadlineError { text: text.to_owned(), cause: None })
+    }
+}
+
+fn span(text: &str) -> Result<Duration, DeadlineError> {
+    parse_span(text).map_err(|cause| DeadlineError { text: text.to_owned(), cause: Some(cause) })
+}
+
+/// A duration with a unit; unlike humantime's own, whole parts may have fractions (`0.3s`).
+fn parse_span(text: &str) -> Result<Duration, String> {
+    let unit_at = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(unit_at);
+    let seconds = match unit.trim() {
+        "ns" => 1e-9,
+        "us" => 1e-6,
+        "ms" => 1e-3,
+        "s" => 1.0,
+        _ => return humantime::parse_duration(text).map_err(|error| error.to_string()),
+    };
+    let number: f64 = number.parse().map_err(|_| "not a number".to_owned())?;
+    Duration::try_from_secs_f64(number * seconds).map_err(|error| error.to_string())
+}
+
+impl fmt::Display for FirstTokenRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Recorded => f.write_str("recorded"),
+            Self::Fixed(deadline) => write!(f, "{}", humantime::format_duration(*deadline)),
+            Self::PredictedPlus(slack) => {
+                write!(f, "predicted + {}", humantime::format_duration(*slack))
+            }
+            Self::PredictedTimes(factor) => write!(f, "predicted * {factor}"),
+        }
+    }
+}
+
+impl TryFrom<String> for FirstTokenRule {
+    type Error = DeadlineError;
+
+    fn try_from(text: String) -> Result<Self, DeadlineError> {
+        text.parse()
+    }
+}
+
+impl From<FirstTokenRule> for String {
+    fn from(rule: FirstTokenRule) -> Self {
+        rule.to_string()
+    }
+}
+
+impl DeadlineRule {
+    /// A later token's deadline from text: a duration with a unit, at least 1 ns.
+    pub fn parse_next_token(text: &str) -> Result<Duration, DeadlineError> {
+        let deadline = span(text.trim())?;
+        if deadline.is_zero() {
+            let cause = Some("a later token's deadline must be at least 1 ns".to_owned());
+            return Err(DeadlineError { text: text.to_owned(), cause });
+        }
+        Ok(deadline)
+    }
+}
+
+/// Durations as text in files.
+mod humantime_span {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer, de};
+
+    use super::DeadlineRule;
+
+    #[expect(clippy::ref_option, reason = "the signature that serde calls")]
+    pub(super) fn serialize<S: Serializer>(
+        span: &Option<Duration>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        match span {
+            Some(span) => serializer.collect_str(&humantime::format_duration(*span)),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Duration>, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        DeadlineRule::parse_next_token(&text).map(Some).map_err(de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str, expected: FirstTokenRule) {
+        assert_eq!(text.parse(), Ok(expected));
+        assert_eq!(expected.to_string().parse(), Ok(expected), "{expected}");
+    }
+
+    #[test]
+    fn deadlines_are_read_as_they_are_written() {
+        check("500ms", FirstTokenRule::Fixed(Duration::from_millis(500)));
+        check("0.3s", FirstTokenRule::Fixed(Duration::from_millis(300)));
+        check("predicted + 300ms", FirstTokenRule::PredictedPlus(Duration::from_millis(300)));
+        check("predicted*2.5", FirstTokenRule::PredictedTimes(2.5));
+        check("recorded", FirstTokenRule::Recorded);
+    }
+
+    #[test]
+    fn a_deadline_without_a_unit_is_refused() {
+        let error = "500".parse::<FirstTokenRule>().expect_err("it has no unit");
+        assert!(error.to_string().starts_with("`500` is no deadline (time unit needed"), "{error}");
+        assert!("predicted - 1s".parse::<FirstTokenRule>().is_err());
+        assert!("-1s".parse::<FirstTokenRule>().is_err());
+        assert!(DeadlineRule::parse_next_token("0ms").is_err());
+    }
+}
