@@ -1,0 +1,132 @@
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// What is asked for, and when.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WorkloadSpec {
+    /// Requests of a run.
+    pub num_prompts: u32,
+    /// When they come.
+    pub arrivals: Arrivals,
+    /// Closed loop: the most requests in progress.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_concurrency: Option<u32>,
+    /// What they are: each request's class is drawn by weight.
+    pub classes: Vec<Class>,
+    /// What prompts are made of.
+    #[serde(default)]
+    pub prompts: Prompts,
+    /// Sampling temperature; 0 is greedy.
+    #[serde(default)]
+    pub temperature: f32,
+    /// End a request at an end-of-sequence token, rather than at its drawn length.
+    #[serde(default)]
+    pub stop_at_eos: bool,
+}
+
+/// When requests come.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Arrivals {
+    /// Gaps of a gamma distribution with the mean `1 / request_rate`.
+    Gamma {
+        /// Requests a second.
+        request_rate: f64,
+        /// The shape, as vLLM's `--burstiness`: 1 is Poisson, below is burstier, above steadier.
+        #[serde(default = "poisson")]
+        burstiness: f64,
+    },
+    /// Equal gaps.
+    Constant {
+        /// Requests a second.
+        request_rate: f64,
+    },
+    /// All at the start.
+    AllAtOnce,
+    /// The times of a recorded trace; the classes' lengths are then the trace's too if they name
+    /// the same file.
+    Recorded {
+        /// The file.
+        path: PathBuf,
+        /// Times are divided by this: 2 is twice the rate.
+        #[serde(default = "poisson")]
+        speed: f64,
+    },
+}
+
+fn poisson() -> f64 {
+    1.0
+}
+
+/// A kind of request.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Class {
+    /// What it is called.
+    #[serde(default)]
+    pub name: String,
+    /// How often it is drawn, beside the other classes' weights.
+    #[serde(default = "poisson")]
+    pub weight: f64,
+    /// Larger is more urgent.
+    #[serde(default)]
+    pub priority: i32,
+    /// How long its prompts and outputs are.
+    pub lengths: Lengths,
+}
+
+/// How long prompts and outputs are, in tokens.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Lengths {
+    /// Always the same.
+    Fixed {
+        /// Of the prompt.
+        prompt_tokens: u32,
+        /// Of the output.
+        output_tokens: u32,
+    },
+    /// Uniform between two ends, both included.
+    Uniform {
+        /// Of the prompt.
+        prompt_tokens: [u32; 2],
+        /// Of the output.
+        output_tokens: [u32; 2],
+    },
+    /// Lognormal, cut to a range.
+    Lognormal {
+        /// Median of the prompt.
+        prompt_median: f64,
+        /// Standard deviation of its logarithm.
+        prompt_sigma: f64,
+        /// Shortest and longest prompt.
+        prompt_range: [u32; 2],
+        /// Median of the output.
+        output_median: f64,
+        /// Standard deviation of its logarithm.
+        output_sigma: f64,
+        /// Shortest and longest output.
+        output_range: [u32; 2],
+    },
+    /// Those of a recorded trace, row by row.
+    Recorded {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+/// What prompts are made of.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Prompts {
+    /// Tokens drawn from the tokenizer's ordinary ones.
+    #[default]
+    Random,
+    /// Pieces of a text, each from a place drawn at random.
+    Text {
+        /// The file.
+        path: PathBuf,
+    },
+}
