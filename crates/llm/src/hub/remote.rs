@@ -4,13 +4,11 @@
 //! without looking at its length. So each download is watched here for silence, repeated where it broke off, and
 //! checked before it counts.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use hf_hub::{HFClient, HFError, HFRepository, RepoTypeModel, split_id};
 
 use super::background::BackgroundRuntime;
-use super::cards::Artifact;
 use super::digest::check_sha256;
 use super::environment::HubEnvironment;
 use super::error::{HubError, Refusal, SourceFailure};
@@ -56,22 +54,18 @@ impl<'a> Remote<'a> {
         self.collect(&mut |file, revision| self.cached_file(file, revision)).ok()
     }
 
-    /// The snapshot's directory, after downloading what the cache lacks. `artifact` has the weights' hash, if known.
-    pub(super) fn download(
-        &self,
-        artifact: Option<&Artifact>,
-        progress: &mut dyn Progress,
-    ) -> Result<PathBuf, Refusal> {
-        let sha256 = artifact.and_then(|artifact| artifact.sha256.as_deref());
+    /// The snapshot's directory, after downloading what the cache lacks. `sha256` is the weights' hash, if known.
+    pub(super) fn download(&self, sha256: Option<&str>, progress: &mut dyn Progress) -> Result<PathBuf, Refusal> {
         self.collect(&mut |file, revision| self.file(file, revision, sha256.filter(|_| file == WEIGHTS), progress))
     }
 
-    /// `config.json` alone: enough for random weights.
-    pub(super) fn config(&self, progress: &mut dyn Progress) -> Result<PathBuf, Refusal> {
-        match self.cached_file(CONFIG, &self.revision) {
-            Ok(Some(path)) => Ok(path),
-            _ => self.file(CONFIG, &self.revision, None, progress)?.ok_or_else(|| self.lacks(CONFIG)),
-        }
+    /// The snapshot's directory with `config.json` in it and whatever else is there: enough for random weights.
+    pub(super) fn config_directory(&self, progress: &mut dyn Progress) -> Result<PathBuf, Refusal> {
+        let config = match self.cached_file(CONFIG, &self.revision)? {
+            Some(cached) => cached,
+            None => self.file(CONFIG, &self.revision, None, progress)?.ok_or_else(|| self.lacks(CONFIG))?,
+        };
+        Ok(directory_of(&config).to_owned())
     }
 
     /// `tokenizer.json`, if it is in the cache. Sends nothing.
@@ -85,7 +79,7 @@ impl<'a> Remote<'a> {
         get: &mut dyn FnMut(&str, &str) -> Result<Option<PathBuf>, Refusal>,
     ) -> Result<PathBuf, Refusal> {
         let config = get(CONFIG, &self.revision)?.ok_or_else(|| self.lacks(CONFIG))?;
-        let snapshot = config.parent().unwrap_or(Path::new(""));
+        let snapshot = directory_of(&config);
         // All other files come from the commit of the first, even if the branch moves meanwhile.
         let commit = snapshot.file_name().map_or(self.revision.clone(), |name| name.to_string_lossy().into_owned());
         for optional in [GENERATION_CONFIG, TOKENIZER_CONFIG, TOKENIZER] {
@@ -200,6 +194,11 @@ impl<'a> Remote<'a> {
     fn unavailable(&self, cause: String, advice: &str) -> Refusal {
         Refusal::Unavailable(SourceFailure { source: self.offers(), cause, advice: advice.to_owned() })
     }
+}
+
+/// The directory that a file lies in.
+fn directory_of(file: &Path) -> &Path {
+    file.parent().unwrap_or(Path::new(""))
 }
 
 fn client(environment: &HubEnvironment) -> Result<HFClient, HFError> {
