@@ -204,7 +204,12 @@ pub(crate) struct ExperimentArgs {
     pub(crate) experiment: Option<PathBuf>,
     /// Schedulers with their options: `sarathi:token_budget=256,vllm-v0`.
     /// [default: static,orca,vllm-v0,sarathi for compare; sarathi for run]
-    #[arg(long, visible_alias = "scheduler", value_name = "NAME[:KEY=VALUE..]", value_delimiter = ',')]
+    #[arg(
+        long,
+        visible_alias = "scheduler",
+        value_name = "NAME[:KEY=VALUE..]",
+        value_delimiter = ','
+    )]
     pub(crate) schedulers: Vec<String>,
     /// Repetitions with other seeds, the same for every scheduler. [default: at least 2 and as
     /// many as the time allows for compare, 10 in virtual time; 1 for run]

@@ -1,1 +1,65 @@
-//! The command line.
+//! The command line: arguments, files, printing, wiring.
+//!
+//! A library, so that a program with a policy of its own has the whole command line from one
+//! call: [`main_with`].
+
+mod args;
+mod calibrations;
+mod commands;
+mod download;
+mod exit;
+mod experiment;
+mod facts;
+mod machine;
+mod model_rig;
+mod output;
+mod prepare;
+mod print;
+mod progress;
+mod virtual_rig;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use clap::error::ErrorKind;
+use metron_schedulers::Registry;
+
+use args::{Arguments, Command};
+use exit::Failure;
+use prepare::Defaulted;
+
+/// Runs the command line with the policies of `registry`, and returns the process's exit code:
+/// 0 done, 2 usage, 3 input file, 4 environment, 6 internal, 130 after Ctrl-C.
+pub fn main_with(registry: Registry) -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return refuse(&error),
+    };
+    match run(&arguments.command, &registry) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            print::note(&format!("error: {failure}"));
+            failure.exit_code()
+        }
+    }
+}
+
+fn run(command: &Command, registry: &Registry) -> Result<(), Failure> {
+    match command {
+        Command::Compare(args) => commands::experiment::run(args, Defaulted::Compare, registry),
+        Command::Run(args) => commands::experiment::run(args, Defaulted::Run, registry),
+        Command::Calibrate(args) => commands::calibrate::run(args),
+        Command::Generate(args) => commands::generate::run(args),
+        Command::Score(args) => commands::score::run(args),
+        Command::Models(args) => commands::list::models(args),
+        Command::Schedulers(args) => commands::list::schedulers(args, registry),
+    }
+}
+
+/// Help and version are no failures; everything else that clap refuses is usage.
+fn refuse(error: &clap::Error) -> ExitCode {
+    let asked_for = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+    // A terminal that has gone away is no error of ours.
+    let _ = error.print();
+    if asked_for { ExitCode::SUCCESS } else { ExitCode::from(2) }
+}

@@ -14,9 +14,9 @@ pub(crate) fn this_machine() -> Machine {
         cpu_features: cpu_features(),
         memory_bytes: Some(system.total_memory()).filter(|bytes| *bytes > 0),
         gpu: None,
-        os: System::long_os_version().zip(System::kernel_version()).map(|(os, kernel)| {
-            format!("{os}, kernel {kernel}")
-        }),
+        os: System::long_os_version()
+            .zip(System::kernel_version())
+            .map(|(os, kernel)| format!("{os}, kernel {kernel}")),
     }
 }
 

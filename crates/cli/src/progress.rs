@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use metron_engine::{ObserverError, StepObserver, TextPiece};
-use metron_lab::Watch;
+use metron_lab::{Replicates, Watch};
 use metron_trace::{RequestEnd, StepRecord, Timestamp, Token};
 
 /// Set by Ctrl-C; every run asks for it at each step boundary.
@@ -46,15 +46,33 @@ pub(crate) struct Progress {
 const DRAW_EVERY: Duration = Duration::from_millis(200);
 
 impl Progress {
-    /// `num_runs`: how many runs there will be, where that is known.
-    pub(crate) fn new(stop: StopSignal, quiet: bool, num_runs: Option<u32>) -> Self {
+    pub(crate) fn new(stop: StopSignal, quiet: bool) -> Self {
         let target =
             if quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
         let bar = ProgressBar::with_draw_target(None, target).with_style(
             ProgressStyle::with_template("{prefix:<34} {wide_bar} {pos}/{len} {msg:>14}")
                 .unwrap_or_else(|_| ProgressStyle::default_bar()),
         );
-        Self { bar, stop, output_tokens: 0, drawn_at: Timestamp::ZERO, runs_begun: 0, num_runs }
+        Self {
+            bar,
+            stop,
+            output_tokens: 0,
+            drawn_at: Timestamp::ZERO,
+            runs_begun: 0,
+            num_runs: None,
+        }
+    }
+
+    /// How many runs there will be, where that is known.
+    pub(crate) fn expect_runs(&mut self, replicates: Replicates, policies: usize) {
+        if let Replicates::Exactly(count) = replicates {
+            self.num_runs = Some(count * policies as u32);
+        }
+    }
+
+    /// Prints something above the bar.
+    pub(crate) fn suspend(&self, print: impl FnOnce()) {
+        self.bar.suspend(print);
     }
 
     /// Shows that something without a known length is going on.

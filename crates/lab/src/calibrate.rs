@@ -154,14 +154,11 @@ impl MiniRun {
         let submissions: Vec<Submission> = self.submissions(rig.ordinary_token_ids(), &limits);
         let engine =
             Engine { policy: "calibration", limits, max_concurrency: None, cost_model: None };
-        let mut policy = Isolated {
-            joins_from: self.output_tokens.saturating_sub(2),
-            ..Isolated::default()
-        };
+        let mut policy =
+            Isolated { joins_from: self.output_tokens.saturating_sub(2), ..Isolated::default() };
         let mut steps = StepRecorder::default();
         let executor = rig.start()?;
-        let end =
-            engine.run(executor, &mut policy, submissions, &mut (&mut steps, watch))?;
+        let end = engine.run(executor, &mut policy, submissions, &mut (&mut steps, watch))?;
         if end == RunEnd::Stopped { Err(LabError::Interrupted) } else { Ok(steps.0) }
     }
 
@@ -170,7 +167,10 @@ impl MiniRun {
             .joins
             .map(|prompt| prompt.min(limits.max_model_len - 1))
             .filter(|_| self.sequences < limits.max_num_seqs);
-        let alike = std::iter::repeat_n((self.prompt_tokens, self.output_tokens, 0), self.sequences as usize);
+        let alike = std::iter::repeat_n(
+            (self.prompt_tokens, self.output_tokens, 0),
+            self.sequences as usize,
+        );
         alike
             .chain(joins.map(|prompt| (prompt, 1, JOINS)))
             .zip(0..)
@@ -186,7 +186,14 @@ impl MiniRun {
                     deadlines: None,
                     sampling: Sampling::GREEDY,
                 },
-                prompt: ids.iter().cycle().skip(id as usize).step_by(7).take(prompt_tokens as usize).copied().collect(),
+                prompt: ids
+                    .iter()
+                    .cycle()
+                    .skip(id as usize)
+                    .step_by(7)
+                    .take(prompt_tokens as usize)
+                    .copied()
+                    .collect(),
             })
             .collect()
     }

@@ -1,5 +1,3 @@
-use std::path::PathBuf;
-
 use metron_engine::{EngineError, ExecutorError};
 use metron_trace::StoreError;
 
@@ -21,13 +19,12 @@ pub enum LabError {
     /// The user stopped the calibration.
     #[error("interrupted during the calibration; nothing was measured")]
     Interrupted,
-    /// A result could not be written.
-    #[error("{}: {cause}", path.display())]
-    Output {
-        /// The file.
-        path: PathBuf,
-        /// The system's reason.
-        #[source]
-        cause: std::io::Error,
+    /// The requests of a replicate can't be made.
+    #[error("replicate {replicate}: {cause}")]
+    Workload {
+        /// Which.
+        replicate: u32,
+        /// Why.
+        cause: String,
     },
 }

@@ -5,8 +5,6 @@ use std::time::Duration;
 use metron_trace::{Deadlines, PrefillCurve};
 use serde::{Deserialize, Serialize};
 
-use crate::timeline::Timeline;
-
 /// When tokens are due: `D_p` and `D_d` of each request.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -22,11 +20,16 @@ impl DeadlineRule {
     /// What was in force during the run.
     pub const RECORDED: Self = Self { first_token: FirstTokenRule::Recorded, next_token: None };
 
-    /// A request's deadlines; `None` if the rule leaves one of them to the run and the run had
+    /// The deadlines of a request with a prompt of `prompt_tokens`, for which `recorded` were in
+    /// force during the run. `None` if the rule leaves one of them to the run and the run had
     /// none, or to a prediction and there is no curve.
-    pub fn of(&self, timeline: &Timeline, curve: Option<&PrefillCurve>) -> Option<Deadlines> {
-        let recorded = timeline.deadlines;
-        let predicted = || curve.map(|curve| curve.predict(timeline.prompt_tokens));
+    pub fn of(
+        &self,
+        prompt_tokens: u32,
+        recorded: Option<Deadlines>,
+        curve: Option<&PrefillCurve>,
+    ) -> Option<Deadlines> {
+        let predicted = || curve.map(|curve| curve.predict(prompt_tokens));
         let first_token = match self.first_token {
             FirstTokenRule::Recorded => recorded?.first_token,
             FirstTokenRule::Fixed(deadline) => deadline,

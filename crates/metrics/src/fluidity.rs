@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use metron_trace::Deadlines;
 use serde::{Deserialize, Serialize};
 
 /// How a late token's missed deadlines are counted.
@@ -42,6 +43,13 @@ pub struct Deadlined {
     pub first_ns: u64,
     /// `D_d >= 1`
     pub next_ns: u64,
+}
+
+impl From<Deadlines> for Deadlined {
+    fn from(deadlines: Deadlines) -> Self {
+        let ns = |span: Duration| u64::try_from(span.as_nanos()).unwrap_or(u64::MAX);
+        Self { first_ns: ns(deadlines.first_token), next_ns: ns(deadlines.next_token).max(1) }
+    }
 }
 
 /// Deadlines met and missed by one stream.

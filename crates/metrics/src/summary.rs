@@ -202,8 +202,9 @@ struct Scored {
 impl Scored {
     fn new(timeline: Timeline, scoring: &Scoring) -> Self {
         let gaps = timeline.inter_token_ns();
-        let deadlines = scoring.deadlines.of(&timeline, scoring.prefill.as_ref());
-        let counted = deadlines.map(|due| fluidity(&gaps, in_nanoseconds(due), &scoring.fluidity));
+        let (prompt, recorded) = (timeline.prompt_tokens, timeline.deadlines);
+        let deadlines = scoring.deadlines.of(prompt, recorded, scoring.prefill.as_ref());
+        let counted = deadlines.map(|due| fluidity(&gaps, due.into(), &scoring.fluidity));
         let index = counted.and_then(|counted| counted.index());
         Self {
             latencies: Latencies::of(&timeline),
@@ -215,11 +216,6 @@ impl Scored {
             timeline,
         }
     }
-}
-
-fn in_nanoseconds(deadlines: Deadlines) -> Deadlined {
-    let ns = |span: Duration| u64::try_from(span.as_nanos()).unwrap_or(u64::MAX);
-    Deadlined { first_ns: ns(deadlines.first_token), next_ns: ns(deadlines.next_token).max(1) }
 }
 
 /// From the start of the run to the last completion.
@@ -284,7 +280,7 @@ fn fluid_rate(scored: &[Scored], scoring: &Scoring, with_first_token: bool) -> F
     let rule = FluidityRule { with_first_token, ..scoring.fluidity };
     let streams = scored.iter().map(|request| Stream {
         inter_token_ns: &request.gaps,
-        first_ns: request.deadlines.map_or(0, |due| in_nanoseconds(due).first_ns),
+        first_ns: request.deadlines.map_or(0, |due| Deadlined::from(due).first_ns),
         failed: request.timeline.has_failed(),
     });
     fluid_rate_of(streams, &rule)

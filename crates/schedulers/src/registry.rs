@@ -1,5 +1,6 @@
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use metron_engine::Scheduler;
 use metron_trace::{Limits, PolicyInfo};
@@ -122,13 +123,15 @@ type Build = dyn Fn(&PolicySpec, &Defaults) -> Result<(Box<dyn Scheduler>, Value
     + Send
     + Sync;
 
+#[derive(Clone)]
 struct Entry {
     names: Vec<String>,
     about: String,
-    build: Box<Build>,
+    build: Arc<Build>,
 }
 
 /// The policies that can be asked for by name.
+#[derive(Clone)]
 pub struct Registry(Vec<Entry>);
 
 impl fmt::Debug for Registry {
@@ -204,7 +207,7 @@ impl Registry {
         self.0.push(Entry {
             names: names.iter().map(ToString::to_string).collect(),
             about: about.to_owned(),
-            build: Box::new(build),
+            build: Arc::new(build),
         });
         self
     }

@@ -88,6 +88,28 @@ pub fn generate(
     Ok(workload)
 }
 
+/// The most tokens that any request of this workload can have, prompt and output together: what
+/// its lengths allow, not what a seed drew.
+pub fn longest_possible(spec: &WorkloadSpec) -> Result<u32, WorkloadError> {
+    check(spec)?;
+    let files = Files::read(spec)?;
+    let longest = |class: &Class| {
+        let recorded = files.of(&class.lengths);
+        let rows = recorded.iter().map(|row| row.prompt_tokens.saturating_add(row.output_tokens));
+        match class.lengths {
+            Lengths::Fixed { prompt_tokens, output_tokens } => {
+                prompt_tokens.saturating_add(output_tokens)
+            }
+            Lengths::Uniform { prompt_tokens: prompt, output_tokens: output }
+            | Lengths::Lognormal { prompt_range: prompt, output_range: output, .. } => {
+                prompt[1].saturating_add(output[1])
+            }
+            Lengths::Recorded { .. } => rows.max().unwrap_or(0),
+        }
+    };
+    Ok(spec.classes.iter().map(longest).max().unwrap_or(0))
+}
+
 fn draw_class(spec: &WorkloadSpec, mut at: f64) -> usize {
     for (class, Class { weight, .. }) in spec.classes.iter().enumerate() {
         at -= weight;

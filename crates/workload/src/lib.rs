@@ -14,7 +14,7 @@ mod spec;
 mod streams;
 
 pub use error::WorkloadError;
-pub use generate::{TooLong, Workload, generate};
+pub use generate::{TooLong, Workload, generate, longest_possible};
 pub use prompts::Vocabulary;
 pub use recorded::{RecordedRequest, read_recorded};
 pub use spec::{Arrivals, Class, Lengths, Prompts, WorkloadSpec};

@@ -1,0 +1,63 @@
+use std::path::{Path, PathBuf};
+
+use metron_lab::Calibrated;
+use metron_sim::{AffineCost, CostFile, Piece, StepSample, fit};
+use metron_trace::{ExecutorInfo, Machine, ModelInfo};
+
+use crate::exit::{Failure, Kind, OrFail};
+
+/// The cost model that a calibration's steps fit.
+pub(crate) fn cost_of(
+    calibrated: &Calibrated,
+    model: &ModelInfo,
+    executor: &ExecutorInfo,
+    machine: &Machine,
+) -> CostFile {
+    let samples: Vec<StepSample> = calibrated
+        .steps
+        .iter()
+        .map(|(work, took)| StepSample { work: work.clone(), took: *took })
+        .collect();
+    let cost: AffineCost = fit(&samples).unwrap_or_default();
+    let dtype = executor.dtype.as_deref().unwrap_or("unknown dtype");
+    let on = machine.cpu.as_deref().filter(|_| executor.device == "cpu");
+    let threads = executor.threads.map_or_else(String::new, |n| format!(", {n} threads"));
+    CostFile {
+        name: format!("{} in {dtype} on {}{threads}", model.id, on.unwrap_or(&executor.device)),
+        source: format!("metron calibrate: {} steps measured in isolation", samples.len()),
+        pieces: vec![Piece { up_to_tokens: None, cost }],
+    }
+}
+
+/// Where this machine's last calibration is kept.
+fn last_path() -> PathBuf {
+    let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
+    let cache = std::env::var_os("METRON_CACHE")
+        .map_or_else(|| home.join(".cache").join("metron"), PathBuf::from);
+    cache.join("last-calibration.toml")
+}
+
+/// Keeps a calibration as this machine's last.
+pub(crate) fn keep(cost: &CostFile) -> Result<PathBuf, Failure> {
+    let path = last_path();
+    let text = toml::to_string_pretty(cost).or_fail(Kind::Internal)?;
+    crate::output::write_atomically(&path, text.as_bytes())?;
+    Ok(path)
+}
+
+/// Reads a cost file; an empty path is this machine's last calibration.
+pub(crate) fn read(path: &Path) -> Result<CostFile, Failure> {
+    if !path.as_os_str().is_empty() {
+        return CostFile::read(path).or_fail(Kind::Input);
+    }
+    let path = last_path();
+    if !path.exists() {
+        let error = anyhow::anyhow!(
+            "this machine was never calibrated ({} is not there); run `metron calibrate`, or name \
+             a cost file: --simulate FILE",
+            path.display()
+        );
+        return Err(Failure { kind: Kind::Environment, error });
+    }
+    CostFile::read(&path).or_fail(Kind::Input)
+}

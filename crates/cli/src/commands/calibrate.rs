@@ -1,0 +1,60 @@
+use metron_lab::{CalibrationPlan, Rig, calibrate};
+
+use super::lab_failure;
+use crate::args::CalibrateArgs;
+use crate::calibrations;
+use crate::exit::{Failure, Kind, OrFail};
+use crate::experiment::{EngineSection, Experiment, ModelSection};
+use crate::machine::{free_memory, this_machine};
+use crate::model_rig::ModelOnDisk;
+use crate::prepare::limits;
+use crate::print;
+use crate::progress::{Progress, StopSignal};
+
+/// The longest prompt that is measured, unless asked otherwise.
+const LONGEST: u32 = 1024;
+/// The shortest.
+const SHORTEST: u32 = 16;
+
+/// `metron calibrate`: ten repeats of everything, kept for `--simulate`.
+pub(crate) fn run(args: &CalibrateArgs) -> Result<(), Failure> {
+    let quiet = args.quiet || args.json;
+    let mut model_section = ModelSection::default();
+    model_section.overlay(&args.model);
+    let mut engine = EngineSection::default();
+    engine.overlay(&args.engine)?;
+    let experiment = Experiment { engine, model: model_section, ..Experiment::default() };
+    let model = ModelOnDisk::find(&experiment.model, quiet)?;
+    let longest = args.longest.unwrap_or(LONGEST).max(SHORTEST);
+    let context = Some(model.config.max_position_embeddings as u32);
+    let room = longest.saturating_add(64);
+    let asked = limits(&experiment, room, context, |_| None);
+    let loaded = model.load(asked.max_model_len, 0)?;
+    let limits = limits(&experiment, room, context, |block_size| {
+        Some((free_memory(), loaded.kv_bytes_per_block(block_size)))
+    });
+    let mut rig = model.rig(loaded, limits)?;
+    let mut progress = Progress::new(StopSignal::on_ctrl_c(), quiet);
+    progress.phase("calibrating");
+    let plan = CalibrationPlan::thorough(SHORTEST, longest, &rig.limits());
+    let calibrated = calibrate(&mut rig, &plan, &mut progress).map_err(lab_failure)?;
+    progress.finish();
+    let machine = this_machine();
+    let cost =
+        calibrations::cost_of(&calibrated, &rig.model_info(), &rig.executor_info(), &machine);
+    let path = calibrations::keep(&cost)?;
+    if args.json {
+        let json = serde_json::json!({
+            "calibration": calibrated.calibration,
+            "cost_model": cost,
+            "written_to": path,
+        });
+        print::result(&serde_json::to_string_pretty(&json).or_fail(Kind::Internal)?);
+        return Ok(());
+    }
+    print::result(&metron_report::calibration_text(&cost.name, &calibrated.calibration));
+    if !quiet {
+        print::note(&format!("Kept in {}: --simulate uses it", path.display()));
+    }
+    Ok(())
+}

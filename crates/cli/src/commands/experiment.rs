@@ -1,0 +1,322 @@
+use std::path::Path;
+use std::sync::Arc;
+
+use metron_engine::{CostModel, RunEnd};
+use metron_lab::{Calibrated, Comparing, LabError, Rig, Setting, compare};
+use metron_metrics::{Comparison, RunOf};
+use metron_report::{Report, Run, Style};
+use metron_schedulers::Registry;
+use metron_sim::CostFile;
+use metron_trace::{ExecutorInfo, FORMAT_VERSION, Header, Limits, ModelInfo, Origin, PolicyInfo};
+use metron_workload::{Prompts, Vocabulary, WorkloadSpec, longest_possible};
+
+use super::lab_failure;
+use crate::args::ExperimentArgs;
+use crate::calibrations;
+use crate::exit::{Failure, Kind, OrFail};
+use crate::experiment::{Experiment, WorkloadDraft};
+use crate::facts;
+use crate::machine::{free_memory, this_machine};
+use crate::model_rig::{ModelOnDisk, ModelRig};
+use crate::output::OutputDir;
+use crate::prepare::{Defaulted, Prepared, draw, limits, prepare, quick_calibration, submissions};
+use crate::print;
+use crate::progress::{Progress, StopSignal};
+use crate::virtual_rig::{SharedCost, VirtualRig};
+
+/// `metron compare` and `metron run`: they differ in their defaults.
+pub(crate) fn run(
+    args: &ExperimentArgs,
+    defaulted: Defaulted,
+    registry: &Registry,
+) -> Result<(), Failure> {
+    let experiment = Experiment::from_args(args)?;
+    let draft = WorkloadDraft::new(experiment.workload.as_ref(), &args.workload)?;
+    check_names(registry, &experiment)?;
+    let session = Session { args, defaulted, registry, experiment, draft };
+    match session.experiment.simulate.clone() {
+        Some(cost_file) => session.in_virtual_time(&cost_file),
+        None => session.on_this_machine(),
+    }
+}
+
+/// Unknown schedulers are refused before anything is loaded.
+fn check_names(registry: &Registry, experiment: &Experiment) -> Result<(), Failure> {
+    let limits = Limits { block_size: 16, num_blocks: 1, max_num_seqs: 1, max_model_len: 16 };
+    let defaults = metron_schedulers::Defaults { limits, token_budget: 1 };
+    for spec in &experiment.schedulers {
+        registry.build(spec, &defaults).or_fail(Kind::Usage)?;
+    }
+    Ok(())
+}
+
+struct Session<'a> {
+    args: &'a ExperimentArgs,
+    defaulted: Defaulted,
+    registry: &'a Registry,
+    experiment: Experiment,
+    draft: WorkloadDraft,
+}
+
+/// What runs, for the header.
+struct System {
+    origin: Origin,
+    model: ModelInfo,
+    executor: ExecutorInfo,
+    vocabulary: Vocabulary,
+}
+
+impl Session<'_> {
+    fn in_virtual_time(self, cost_file: &Path) -> Result<(), Failure> {
+        let cost = Arc::new(calibrations::read(cost_file)?);
+        let longest = longest(&self.draft.sample())?;
+        let limits = limits(&self.experiment, longest, None, |_| None);
+        let system = System {
+            origin: Origin::Simulated,
+            model: ModelInfo {
+                id: cost.name.clone(),
+                source: cost.source.clone(),
+                format: "cost model".to_owned(),
+                parameters: 0,
+                sha256: None,
+                dummy: false,
+            },
+            executor: ExecutorInfo {
+                device: "virtual time".to_owned(),
+                dtype: None,
+                threads: None,
+            },
+            vocabulary: Vocabulary::default(),
+        };
+        let mut rig = VirtualRig::new(limits, SharedCost(Arc::clone(&cost)));
+        self.measure(&mut rig, &system, |_| Ok(cost.as_ref().clone()))
+    }
+
+    fn on_this_machine(self) -> Result<(), Failure> {
+        let quiet = self.args.output.quiet || self.args.output.json;
+        let model = ModelOnDisk::find(&self.experiment.model, quiet)?;
+        if !quiet {
+            print::note(&model.files.sentence());
+        }
+        let vocabulary = vocabulary(&model, &self.draft.spec)?;
+        let longest = longest(&self.draft.sample())?;
+        let context = model.config.max_position_embeddings as u32;
+        let asked = limits(&self.experiment, longest, Some(context), |_| None);
+        let loaded = model.load(asked.max_model_len, self.experiment.seed.unwrap_or_default())?;
+        let limits = limits(&self.experiment, longest, Some(context), |block_size| {
+            Some((free_memory(), loaded.kv_bytes_per_block(block_size)))
+        });
+        let mut rig = model.rig(loaded, limits)?;
+        let system = System {
+            origin: Origin::Measured,
+            model: rig.model_info(),
+            executor: rig.executor_info(),
+            vocabulary,
+        };
+        let machine = this_machine();
+        let fit = |calibrated: &Calibrated| {
+            let cost = calibrations::cost_of(calibrated, &system.model, &system.executor, &machine);
+            // A cache that can't be written costs a later --simulate, not this run.
+            let _ = calibrations::keep(&cost);
+            Ok(cost)
+        };
+        self.measure::<ModelRig>(&mut rig, &system, fit)
+    }
+
+    fn measure<R: Rig>(
+        self,
+        rig: &mut R,
+        system: &System,
+        fit: impl Fn(&Calibrated) -> Result<CostFile, Failure>,
+    ) -> Result<(), Failure> {
+        let Self { args, defaulted, registry, experiment, draft } = self;
+        let quiet = args.output.quiet || args.output.json;
+        let seed = experiment.seed.unwrap_or_default();
+        let limits = rig.limits();
+        check_fits(&experiment, &draft.sample(), limits, seed)?;
+        let output = OutputDir::create(args.output.output.as_deref(), defaulted.name())?;
+        let stop = StopSignal::on_ctrl_c();
+        let mut progress = Progress::new(stop, quiet);
+        let calibrated = quick_calibration(rig, &draft, seed, &mut progress)?;
+        let cost = fit(&calibrated)?;
+        let prepared = prepare(experiment, draft, defaulted, registry, limits, &calibrated, &cost)?;
+        let header = header(system, &prepared, limits, &calibrated);
+        let facts = facts::facts(&header, &prepared);
+        if !quiet {
+            progress.suspend(|| print::note(&facts::as_text(&facts)));
+        }
+        let text = toml::to_string_pretty(&prepared.experiment).or_fail(Kind::Internal)?;
+        output.write("experiment.toml", &text)?;
+        progress.expect_runs(prepared.replicates, prepared.contestants.len());
+        let comparing = run_all(rig, system, &prepared, &header, &cost, &output, &mut progress)?;
+        progress.finish();
+        report(&comparing, &prepared, &header, facts, &output, args)
+    }
+}
+
+/// The most tokens a request can have, with the user's numbers checked.
+fn longest(spec: &WorkloadSpec) -> Result<u32, Failure> {
+    longest_possible(spec).map_err(|error| {
+        let kind = match error {
+            metron_workload::WorkloadError::BadNumber { .. } => Kind::Usage,
+            _ => Kind::Input,
+        };
+        Failure { kind, error: error.into() }
+    })
+}
+
+/// Refuses requests that can't be served before anything runs, if they are not to be dropped.
+fn check_fits(
+    experiment: &Experiment,
+    spec: &WorkloadSpec,
+    limits: Limits,
+    seed: u64,
+) -> Result<(), Failure> {
+    let mut workload = draw(spec, &Vocabulary::default(), seed, 0)?;
+    workload.fit(fitting(limits), experiment.too_long).or_fail(Kind::Input)
+}
+
+/// The most tokens of a request that the context and the whole KV pool can hold.
+fn fitting(limits: Limits) -> u32 {
+    limits.max_model_len.min(limits.num_blocks.saturating_mul(limits.block_size))
+}
+
+/// What prompts are made of: the tokenizer's ordinary tokens, or a text.
+fn vocabulary(model: &ModelOnDisk, spec: &WorkloadSpec) -> Result<Vocabulary, Failure> {
+    let ordinary = model.ordinary_token_ids();
+    let Prompts::Text { path } = &spec.prompts else {
+        return Ok(Vocabulary { ordinary, text: None });
+    };
+    let tokenizer = model
+        .tokenizer
+        .as_ref()
+        .ok_or_else(|| {
+            anyhow::anyhow!("the model has no tokenizer here, so --prompt-text can't be used")
+        })
+        .or_fail(Kind::Usage)?;
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))
+        .or_fail(Kind::Input)?;
+    let text = tokenizer.encode(&text).or_fail(Kind::Input)?;
+    Ok(Vocabulary { ordinary, text: Some(text) })
+}
+
+fn header(system: &System, prepared: &Prepared, limits: Limits, calibrated: &Calibrated) -> Header {
+    let experiment = serde_json::json!({
+        "experiment": prepared.experiment,
+        "scoring": prepared.scoring,
+        "policies": prepared.contestants.iter().map(|c| &c.info.label).collect::<Vec<_>>(),
+    });
+    Header {
+        format_version: FORMAT_VERSION,
+        metron_version: env!("CARGO_PKG_VERSION").to_owned(),
+        created_at: (system.origin == Origin::Measured)
+            .then(|| jiff::Zoned::now().strftime("%Y-%m-%dT%H:%M:%S%:z").to_string()),
+        command_line: std::env::args().collect(),
+        origin: system.origin,
+        seed: prepared.experiment.seed.unwrap_or_default(),
+        policy: PolicyInfo {
+            label: String::new(),
+            name: String::new(),
+            options: serde_json::Value::Null,
+        },
+        model: system.model.clone(),
+        executor: system.executor.clone(),
+        machine: this_machine(),
+        limits,
+        experiment,
+        dropped_requests: 0,
+        truncated_requests: 0,
+        calibration: Some(calibrated.calibration.clone()),
+    }
+}
+
+fn run_all(
+    rig: &mut dyn Rig,
+    system: &System,
+    prepared: &Prepared,
+    header: &Header,
+    cost_model: &dyn CostModel,
+    output: &OutputDir,
+    progress: &mut Progress,
+) -> Result<Comparing, Failure> {
+    let Some(spec) = &prepared.experiment.workload else {
+        let error = anyhow::anyhow!("the experiment was prepared without a workload");
+        return Err(Failure { kind: Kind::Internal, error });
+    };
+    let fits = fitting(rig.limits());
+    let draw_fitting = |replicate: u32| {
+        let mut workload = draw(spec, &system.vocabulary, header.seed, replicate)?;
+        workload.fit(fits, prepared.experiment.too_long).or_fail(Kind::Input)?;
+        Ok::<_, Failure>(workload)
+    };
+    // Drawn once before anything runs: a bad workload is the user's, not a run's.
+    let first = draw_fitting(0)?;
+    let header = Header {
+        dropped_requests: first.dropped,
+        truncated_requests: first.truncated,
+        ..header.clone()
+    };
+    let setting = Setting {
+        header: &header,
+        cost_model: Some(cost_model),
+        max_concurrency: spec.max_concurrency,
+        output: &output.0,
+    };
+    let workload = |replicate: u32| {
+        let workload = draw_fitting(replicate)
+            .map_err(|failure| LabError::Workload { replicate, cause: failure.to_string() })?;
+        Ok(submissions(workload, &prepared.scoring))
+    };
+    compare(rig, &setting, &prepared.contestants, prepared.replicates, &workload, progress)
+        .map_err(lab_failure)
+}
+
+/// Prints and saves what came of it. An interrupted experiment is reported as partial.
+fn report(
+    comparing: &Comparing,
+    prepared: &Prepared,
+    header: &Header,
+    facts: Vec<(String, String)>,
+    output: &OutputDir,
+    args: &ExperimentArgs,
+) -> Result<(), Failure> {
+    let runs: Vec<Run<'_>> = comparing
+        .runs
+        .iter()
+        .map(|run| Run { policy: &run.policy, replicate: run.replicate, trace: &run.trace })
+        .collect();
+    let is_partial = comparing.end == RunEnd::Stopped;
+    let policies: Vec<&str> =
+        prepared.contestants.iter().map(|contestant| contestant.info.label.as_str()).collect();
+    let of_runs: Vec<RunOf<'_>> = runs
+        .iter()
+        .map(|run| RunOf { policy: run.policy, replicate: run.replicate, trace: run.trace })
+        .collect();
+    let comparison = Comparison::new(&policies, &of_runs, &prepared.scoring);
+    let report = Report {
+        title: format!("Metron: {} on {}", policies.join(", "), header.model.id),
+        facts,
+        comparison: &comparison,
+        runs: &runs,
+        scoring: &prepared.scoring,
+        is_partial,
+    };
+    let json = report.to_json().or_fail(Kind::Internal)?;
+    output.write("metrics.json", &json)?;
+    let html = output.write("report.html", &report.to_html().or_fail(Kind::Internal)?)?;
+    if args.output.json {
+        print::result(&json);
+    } else {
+        let style = Style { colour: print::wants_colour() };
+        print::result(&report.to_text(style));
+    }
+    if !args.output.quiet && !args.output.json {
+        print::note(&format!("Written to {}: open {}", output.0.display(), html.display()));
+    }
+    if is_partial {
+        let error = anyhow::anyhow!("interrupted; what was measured is reported and saved");
+        return Err(Failure { kind: Kind::Interrupted, error });
+    }
+    Ok(())
+}

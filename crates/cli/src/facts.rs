@@ -1,0 +1,147 @@
+use std::time::Duration;
+
+use metron_trace::{Header, Origin};
+use metron_workload::{Arrivals, WorkloadSpec};
+
+use crate::prepare::Prepared;
+
+/// What is said above every result: what ran, on what, and every default that decides what is seen.
+pub(crate) fn facts(header: &Header, prepared: &Prepared) -> Vec<(String, String)> {
+    let mut facts = vec![fact("model", model(header)), fact("computed on", computed_on(header))];
+    if let Some(spec) = &prepared.experiment.workload {
+        facts.push(fact("workload", workload(spec, prepared)));
+    }
+    facts.push(fact("deadlines", deadlines(header, prepared)));
+    facts.push(fact("engine", engine(header, prepared)));
+    facts.push(fact("schedulers", schedulers(prepared)));
+    facts
+}
+
+fn fact(name: &str, sentence: String) -> (String, String) {
+    (name.to_owned(), sentence)
+}
+
+/// A line a fact, names aligned.
+pub(crate) fn as_text(facts: &[(String, String)]) -> String {
+    let width = facts.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    facts.iter().map(|(name, sentence)| format!("{name:<width$}  {sentence}\n")).collect()
+}
+
+fn model(header: &Header) -> String {
+    let model = &header.model;
+    if header.origin == Origin::Simulated {
+        return format!("SIMULATED: {}, by {}", model.id, model.source);
+    }
+    let dummy =
+        if model.dummy { " (RANDOM WEIGHTS: timings are real, the text isn't)" } else { "" };
+    format!(
+        "{}, {:.0} M parameters, {} from {}{dummy}",
+        model.id,
+        model.parameters as f64 / 1e6,
+        model.format,
+        model.source
+    )
+}
+
+fn computed_on(header: &Header) -> String {
+    if header.origin == Origin::Simulated {
+        return "virtual time".to_owned();
+    }
+    let executor = &header.executor;
+    let dtype = executor.dtype.as_deref().unwrap_or("unknown dtype");
+    let threads = executor.threads.map_or_else(String::new, |n| format!(", {n} threads"));
+    let cpu = header.machine.cpu.as_deref().unwrap_or("unknown processor");
+    let features = header.machine.cpu_features.join(" ");
+    format!("{} in {dtype}{threads}; {cpu} ({features})", executor.device)
+}
+
+fn workload(spec: &WorkloadSpec, prepared: &Prepared) -> String {
+    let arrivals = match &spec.arrivals {
+        Arrivals::Gamma { request_rate, burstiness } if (*burstiness - 1.0).abs() < 1e-9 => {
+            format!("Poisson arrivals at {request_rate:.3} requests/s")
+        }
+        Arrivals::Gamma { request_rate, burstiness } => {
+            format!("gamma arrivals at {request_rate:.3} requests/s, burstiness {burstiness}")
+        }
+        Arrivals::Constant { request_rate } => {
+            format!("constant arrivals at {request_rate:.3} requests/s")
+        }
+        Arrivals::AllAtOnce => "all at once".to_owned(),
+        Arrivals::Recorded { path, speed } => {
+            format!("arrivals of {} at {speed} times their speed", path.display())
+        }
+    };
+    let derived = if prepared.load.derived_rate {
+        format!(" (from the calibration: about {} sequences decode at a time)", prepared.load.batch)
+    } else {
+        String::new()
+    };
+    let closed = spec
+        .max_concurrency
+        .map_or_else(String::new, |most| format!("; closed loop of {most} clients"));
+    let seed = prepared.experiment.seed.unwrap_or_default();
+    format!("{} requests a run, {arrivals}{derived}{closed}; seed {seed}", spec.num_prompts)
+}
+
+fn deadlines(header: &Header, prepared: &Prepared) -> String {
+    let rule = &prepared.scoring.deadlines;
+    let next = rule.next_token.map_or_else(|| "as recorded".to_owned(), milliseconds);
+    let how = if prepared.load.derived_deadlines {
+        format!(
+            ": measured here, 5 isolated decode steps of {} at batch {}",
+            milliseconds(prepared.load.decode_step),
+            prepared.load.batch
+        )
+    } else {
+        String::new()
+    };
+    let fit = header.calibration.as_ref().map_or_else(String::new, |calibration| {
+        let residual = calibration.prefill.relative_residual * 100.0;
+        let range = calibration.prefill.range().unwrap_or_default();
+        format!(
+            "; prefill predicted from {} isolated repeats of {} to {} tokens (quick calibration, \
+             residual {residual:.1} %)",
+            calibration.prefill.points.len(),
+            range.0,
+            range.1
+        )
+    });
+    let stall = milliseconds(prepared.scoring.stall_limit);
+    format!(
+        "first token within {} of the arrival, later ones {next} apart{how}{fit}; a gap above \
+         {stall} is a stall",
+        rule.first_token
+    )
+}
+
+fn engine(header: &Header, prepared: &Prepared) -> String {
+    let limits = &header.limits;
+    let ending = match &prepared.experiment.workload {
+        Some(spec) if spec.stop_at_eos => "requests end at end of sequence",
+        _ => "every request generates its whole output length",
+    };
+    format!(
+        "max_model_len {}, {} slots, {} KV blocks of {} positions; {ending}",
+        limits.max_model_len, limits.max_num_seqs, limits.num_blocks, limits.block_size
+    )
+}
+
+fn schedulers(prepared: &Prepared) -> String {
+    let with_options = prepared.contestants.iter().map(|contestant| {
+        let options = match &contestant.info.options {
+            serde_json::Value::Object(options) if !options.is_empty() => {
+                let options: Vec<String> =
+                    options.iter().map(|(key, value)| format!("{key} = {value}")).collect();
+                format!(" ({})", options.join(", "))
+            }
+            _ => String::new(),
+        };
+        format!("{}{options}", contestant.info.label)
+    });
+    with_options.collect::<Vec<_>>().join(", ")
+}
+
+fn milliseconds(span: Duration) -> String {
+    let ms = span.as_secs_f64() * 1e3;
+    if ms >= 100.0 { format!("{ms:.0} ms") } else { format!("{ms:.1} ms") }
+}

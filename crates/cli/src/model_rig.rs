@@ -1,0 +1,144 @@
+use std::sync::Arc;
+
+use metron_engine::{Executor, ExecutorError};
+use metron_lab::Rig;
+use metron_llm::hub::{
+    self, HubEnvironment, HubError, LoadFormat, ModelFiles, ModelName, ResolveOptions,
+};
+use metron_llm::{
+    CandleExecutor, DeviceChoice, Dtype, KvPool, LoadOptions, LoadedModel, ModelConfig,
+    TextStreams, Tokenizer, read_config,
+};
+use metron_trace::{ExecutorInfo, Limits, ModelInfo};
+
+use crate::download::DownloadBar;
+use crate::exit::{Failure, Kind, OrFail};
+use crate::experiment::ModelSection;
+
+/// A model's files with its tokenizer, before its weights are loaded.
+pub(crate) struct ModelOnDisk {
+    pub(crate) files: ModelFiles,
+    pub(crate) config: ModelConfig,
+    pub(crate) tokenizer: Option<Arc<Tokenizer>>,
+    device: DeviceChoice,
+    dtype: Option<Dtype>,
+    threads: Option<usize>,
+}
+
+impl ModelOnDisk {
+    /// Finds a model, downloading it if it is not on disk.
+    pub(crate) fn find(section: &ModelSection, quiet: bool) -> Result<Self, Failure> {
+        let usage = |error: String| Failure { kind: Kind::Usage, error: anyhow::anyhow!(error) };
+        let device: DeviceChoice =
+            section.device.as_deref().unwrap_or("auto").parse().map_err(usage)?;
+        let dtype = section.dtype.as_deref().map(str::parse).transpose().map_err(usage)?;
+        if section.threads == Some(0) {
+            return Err(usage("--threads is 0; it must be at least 1".to_owned()));
+        }
+        let kind = if device.is_cuda() { hub::DeviceKind::Cuda } else { hub::DeviceKind::Cpu };
+        let name = match &section.id {
+            Some(id) => id.parse::<ModelName>().or_fail(Kind::Usage)?,
+            None => ModelName::Card(
+                hub::default_card(kind)
+                    .ok_or_else(|| usage("no card is the default; give --model".to_owned()))?,
+            ),
+        };
+        let options = ResolveOptions {
+            load_format: if section.dummy_weights { LoadFormat::Dummy } else { LoadFormat::Auto },
+            environment: HubEnvironment::from_env(),
+        };
+        let mut bar = DownloadBar::new(quiet);
+        let files = hub::resolve(&name, &options, &mut bar).map_err(|error| {
+            let kind = match error {
+                HubError::UnknownModel { .. } => Kind::Usage,
+                HubError::WrongHash { .. } | HubError::NoSource { .. } | HubError::Io { .. } => {
+                    Kind::Environment
+                }
+                _ => Kind::Input,
+            };
+            Failure { kind, error: error.into() }
+        })?;
+        bar.finish();
+        let config = read_config(&files).or_fail(Kind::Input)?;
+        let tokenizer = Tokenizer::open(&files).or_fail(Kind::Input)?.map(Arc::new);
+        Ok(Self { files, config, tokenizer, device, dtype, threads: section.threads })
+    }
+
+    /// Token ids that prompts may be made of.
+    pub(crate) fn ordinary_token_ids(&self) -> Vec<u32> {
+        let in_vocabulary = |id: &u32| (*id as usize) < self.config.vocab_size;
+        match &self.tokenizer {
+            Some(tokenizer) => {
+                tokenizer.ordinary_token_ids().into_iter().filter(in_vocabulary).collect()
+            }
+            None => {
+                let eos = self.config.eos_ids();
+                let all = 0..self.config.vocab_size as u32;
+                all.filter(|id| !eos.contains(id)).collect()
+            }
+        }
+    }
+
+    /// Loads the weights, for sequences of at most `max_model_len`.
+    pub(crate) fn load(&self, max_model_len: u32, seed: u64) -> Result<LoadedModel, Failure> {
+        let options = LoadOptions {
+            device: self.device,
+            dtype: self.dtype,
+            seed,
+            max_model_len: Some(max_model_len),
+        };
+        LoadedModel::load(&self.files, &options).map_err(|error| {
+            let kind = match error {
+                metron_llm::LoadError::Dtype { .. } => Kind::Usage,
+                metron_llm::LoadError::Device { .. } | metron_llm::LoadError::KvPool { .. } => {
+                    Kind::Environment
+                }
+                _ => Kind::Input,
+            };
+            Failure { kind, error: error.into() }
+        })
+    }
+
+    /// An executor of the loaded model with a KV pool.
+    pub(crate) fn rig(&self, model: LoadedModel, limits: Limits) -> Result<ModelRig, Failure> {
+        let info = model.info().clone();
+        let pool = KvPool { block_size: limits.block_size, num_blocks: limits.num_blocks };
+        let text = TextStreams::of(self.tokenizer.clone());
+        let executor = CandleExecutor::new(Arc::new(model), pool, self.threads, text)
+            .or_fail(Kind::Environment)?;
+        Ok(ModelRig { executor, limits, info, ordinary: self.ordinary_token_ids() })
+    }
+}
+
+/// The system under test: a model on this machine.
+pub(crate) struct ModelRig {
+    pub(crate) executor: CandleExecutor,
+    limits: Limits,
+    info: ModelInfo,
+    ordinary: Vec<u32>,
+}
+
+impl ModelRig {
+    pub(crate) fn model_info(&self) -> ModelInfo {
+        self.info.clone()
+    }
+
+    pub(crate) fn executor_info(&self) -> ExecutorInfo {
+        self.executor.info()
+    }
+}
+
+impl Rig for ModelRig {
+    fn start(&mut self) -> Result<&mut dyn Executor, ExecutorError> {
+        self.executor.restart();
+        Ok(&mut self.executor)
+    }
+
+    fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    fn ordinary_token_ids(&self) -> &[u32] {
+        &self.ordinary
+    }
+}

@@ -1,0 +1,55 @@
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use crate::exit::{Failure, Kind};
+
+/// The directory that a command's results go to.
+pub(crate) struct OutputDir(pub(crate) PathBuf);
+
+impl OutputDir {
+    /// Creates it: the one asked for, which has to be new or empty, or one named by the date.
+    pub(crate) fn create(asked: Option<&Path>, command: &str) -> Result<Self, Failure> {
+        let path = match asked {
+            Some(path) => path.to_owned(),
+            None => {
+                let date = jiff::Zoned::now().strftime("%Y%m%d-%H%M%S");
+                PathBuf::from("metron-out").join(format!("{command}-{date}"))
+            }
+        };
+        std::fs::create_dir_all(&path).map_err(|error| io_failure(&path, &error))?;
+        let mut entries = path.read_dir().map_err(|error| io_failure(&path, &error))?;
+        if entries.next().is_some() {
+            let error = anyhow::anyhow!(
+                "{} is not empty; results are never overwritten, name another directory",
+                path.display()
+            );
+            return Err(Failure { kind: Kind::Environment, error });
+        }
+        Ok(Self(path))
+    }
+
+    /// Writes a whole file, or nothing.
+    pub(crate) fn write(&self, name: &str, text: &str) -> Result<PathBuf, Failure> {
+        let path = self.0.join(name);
+        write_atomically(&path, text.as_bytes())?;
+        Ok(path)
+    }
+}
+
+/// Writes a file under a temporary name beside it, and renames it.
+pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+    let parent = path.parent().unwrap_or(Path::new("."));
+    let write = || {
+        std::fs::create_dir_all(parent)?;
+        let mut file = tempfile::NamedTempFile::new_in(parent)?;
+        file.write_all(bytes)?;
+        file.as_file().sync_all()?;
+        file.persist(path).map_err(|error| error.error)?;
+        Ok(())
+    };
+    write().map_err(|error: std::io::Error| io_failure(path, &error))
+}
+
+pub(crate) fn io_failure(path: &Path, error: &std::io::Error) -> Failure {
+    Failure { kind: Kind::Environment, error: anyhow::anyhow!("{}: {error}", path.display()) }
+}

@@ -1,0 +1,268 @@
+use std::time::Duration;
+
+use metron_engine::{CostModel, Submission};
+use metron_lab::{
+    Calibrated, CalibrationPlan, Contestant, Load, Replicates, Rig, calibrate, decode_deadline,
+    first_token_slack, stall_limit,
+};
+use metron_metrics::{DeadlineRule, FirstTokenRule, Scoring};
+use metron_schedulers::{Defaults, PolicySpec, Registry};
+use metron_trace::Limits;
+use metron_workload::{Vocabulary, Workload, WorkloadSpec, generate};
+
+use crate::exit::{Failure, Kind, OrFail};
+use crate::experiment::{Experiment, WorkloadDraft};
+use crate::progress::Progress;
+
+/// The decoding batch that the default rate leads to: loaded, but not hopeless.
+const TYPICAL_BATCH: u32 = 8;
+
+/// How long the runs of a comparison may take on the machine, all together.
+const COMPARE_TIME: Duration = Duration::from_secs(150);
+
+/// How long a single run should take.
+const RUN_TIME: Duration = Duration::from_secs(30);
+
+/// Requests of a run in virtual time.
+const VIRTUAL_PROMPTS: u32 = 512;
+
+/// Which command's defaults apply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Defaulted {
+    Compare,
+    Run,
+}
+
+impl Defaulted {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Compare => "compare",
+            Self::Run => "run",
+        }
+    }
+
+    fn schedulers(self) -> &'static [&'static str] {
+        match self {
+            Self::Compare => &["static", "orca", "vllm-v0", "sarathi"],
+            Self::Run => &["sarathi"],
+        }
+    }
+}
+
+/// An experiment with nothing left to derive.
+pub(crate) struct Prepared {
+    /// As run.
+    pub(crate) experiment: Experiment,
+    pub(crate) contestants: Vec<Contestant>,
+    pub(crate) replicates: Replicates,
+    pub(crate) scoring: Scoring,
+    pub(crate) load: LoadFacts,
+}
+
+/// What was derived, for the sentences of the header.
+pub(crate) struct LoadFacts {
+    pub(crate) batch: u32,
+    pub(crate) decode_step: Duration,
+    pub(crate) derived_rate: bool,
+    pub(crate) derived_deadlines: bool,
+}
+
+/// The limits of an experiment, before anything is loaded.
+pub(crate) fn limits(
+    experiment: &Experiment,
+    longest: u32,
+    context: Option<u32>,
+    free_bytes: impl FnOnce(u32) -> Option<(u64, u64)>,
+) -> Limits {
+    let block_size = experiment.engine.block_size.unwrap_or(16);
+    let max_num_seqs = experiment.engine.max_num_seqs.unwrap_or(32);
+    let whole_blocks = longest.div_ceil(block_size).saturating_mul(block_size);
+    let max_model_len = experiment
+        .engine
+        .max_model_len
+        .unwrap_or_else(|| context.map_or(whole_blocks, |context| whole_blocks.min(context)));
+    let all_slots = max_num_seqs.saturating_mul(max_model_len.div_ceil(block_size));
+    let num_blocks = experiment.engine.kv_blocks.unwrap_or_else(|| {
+        let quarter = free_bytes(block_size).map_or(u64::MAX, |(free, block)| free / 4 / block);
+        u32::try_from(quarter).unwrap_or(u32::MAX).clamp(1, all_slots.max(1))
+    });
+    Limits { block_size, num_blocks, max_num_seqs, max_model_len }
+}
+
+/// Measures what defaults are derived from.
+pub(crate) fn quick_calibration(
+    rig: &mut dyn Rig,
+    draft: &WorkloadDraft,
+    seed: u64,
+    progress: &mut Progress,
+) -> Result<Calibrated, Failure> {
+    let sample = draw(&draft.sample(), &Vocabulary::default(), seed, 0)?;
+    let prompts = || sample.requests.iter().map(|request| request.prompt_tokens);
+    let (shortest, longest) = (prompts().min().unwrap_or(1), prompts().max().unwrap_or(1));
+    let plan = CalibrationPlan::quick(shortest, longest, &rig.limits());
+    progress.phase("calibrating");
+    calibrate(rig, &plan, progress).map_err(crate::commands::lab_failure)
+}
+
+/// Draws a workload; the user's numbers are checked on the way.
+pub(crate) fn draw(
+    spec: &WorkloadSpec,
+    vocabulary: &Vocabulary,
+    seed: u64,
+    replicate: u32,
+) -> Result<Workload, Failure> {
+    generate(spec, vocabulary, seed, replicate).map_err(|error| {
+        let kind = match error {
+            metron_workload::WorkloadError::BadNumber { .. } => Kind::Usage,
+            _ => Kind::Input,
+        };
+        Failure { kind, error: error.into() }
+    })
+}
+
+/// Derives whatever an experiment leaves open, from the calibration.
+pub(crate) fn prepare(
+    mut experiment: Experiment,
+    mut draft: WorkloadDraft,
+    defaulted: Defaulted,
+    registry: &Registry,
+    limits: Limits,
+    calibrated: &Calibrated,
+    cost_model: &dyn CostModel,
+) -> Result<Prepared, Failure> {
+    let seed = experiment.seed.unwrap_or_default();
+    let lengths = draw(&draft.sample(), &Vocabulary::default(), seed, 0)?.lengths();
+    let load = Load { cost_model, lengths: &lengths };
+    let most_batch = limits.max_num_seqs;
+    if draft.derive_rate && draft.rate().is_some() {
+        draft.set_rate(rounded(load.rate_for_batch(TYPICAL_BATCH.min(most_batch))));
+    }
+    let batch = match draft.rate() {
+        Some(rate) => load.batch_at_rate(rate, most_batch),
+        None => most_batch.min(lengths.len() as u32),
+    };
+    let derived_deadlines =
+        experiment.scoring.next_token.is_none() || experiment.scoring.first_token.is_none();
+    let next_token = *experiment
+        .scoring
+        .next_token
+        .get_or_insert_with(|| in_milliseconds(decode_deadline(&load, batch)));
+    let first_token = *experiment.scoring.first_token.get_or_insert_with(|| {
+        FirstTokenRule::PredictedPlus(in_milliseconds(first_token_slack(next_token)))
+    });
+    let stall = *experiment
+        .scoring
+        .stall_limit
+        .get_or_insert_with(|| in_milliseconds(stall_limit(&calibrated.calibration, next_token)));
+    if experiment.schedulers.is_empty() {
+        let named = |name: &&str| PolicySpec {
+            name: (*name).to_owned(),
+            label: None,
+            options: serde_json::Map::new(),
+        };
+        experiment.schedulers = defaulted.schedulers().iter().map(named).collect();
+    }
+    let defaults =
+        Defaults { limits, token_budget: load.token_budget(batch, next_token, limits.block_size) };
+    let contestants = contestants(registry, &experiment.schedulers, &defaults)?;
+    let facts = LoadFacts {
+        batch,
+        decode_step: load.decode_step(batch),
+        derived_rate: draft.derive_rate && draft.rate().is_some(),
+        derived_deadlines,
+    };
+    let virtual_time = experiment.simulate.is_some();
+    if draft.derive_count {
+        let runs = if defaulted == Defaulted::Compare { 2 * contestants.len() as u32 } else { 1 };
+        let time = if defaulted == Defaulted::Compare { COMPARE_TIME } else { RUN_TIME };
+        draft.spec.num_prompts =
+            if virtual_time { VIRTUAL_PROMPTS } else { prompts_within(time / runs, &load, batch) };
+    }
+    let replicates = match (experiment.replicates, defaulted, virtual_time) {
+        (Some(count), ..) => Replicates::Exactly(count),
+        (None, Defaulted::Run, _) => Replicates::Exactly(1),
+        (None, Defaulted::Compare, true) => Replicates::Exactly(10),
+        (None, Defaulted::Compare, false) => Replicates::Within(COMPARE_TIME),
+    };
+    experiment.seed = Some(seed);
+    experiment.workload = Some(draft.spec);
+    experiment.engine.block_size = Some(limits.block_size);
+    experiment.engine.kv_blocks = Some(limits.num_blocks);
+    experiment.engine.max_num_seqs = Some(limits.max_num_seqs);
+    experiment.engine.max_model_len = Some(limits.max_model_len);
+    for (spec, contestant) in experiment.schedulers.iter_mut().zip(&contestants) {
+        if let serde_json::Value::Object(options) = &contestant.info.options {
+            spec.label = Some(contestant.info.label.clone());
+            spec.options = options.clone();
+        }
+    }
+    let scoring = Scoring {
+        deadlines: DeadlineRule { first_token, next_token: Some(next_token) },
+        prefill: Some(calibrated.calibration.prefill.curve),
+        fluidity: experiment.scoring.fluidity_rule(),
+        stall_limit: stall,
+        goodput: experiment.scoring.goodput.clone(),
+    };
+    Ok(Prepared { experiment, contestants, replicates, scoring, load: facts })
+}
+
+/// Requests so that a run takes about so long: arrivals, and then the last ones' output.
+fn prompts_within(time: Duration, load: &Load<'_>, batch: u32) -> u32 {
+    let a_second = load.rate_for_batch(batch);
+    #[expect(clippy::cast_sign_loss, reason = "a time times a rate")]
+    let requests = (time.as_secs_f64() * 0.75 * a_second).round() as u32;
+    requests.clamp(8, 1024)
+}
+
+/// Two digits: a rate that people can read and repeat.
+fn rounded(rate: f64) -> f64 {
+    let unit = 10_f64.powf(rate.log10().floor() - 1.0);
+    (rate / unit).round() * unit
+}
+
+/// Whole milliseconds, at least one.
+fn in_milliseconds(span: Duration) -> Duration {
+    Duration::from_millis(u64::try_from(span.as_millis()).unwrap_or(u64::MAX).max(1))
+}
+
+fn contestants(
+    registry: &Registry,
+    specs: &[PolicySpec],
+    defaults: &Defaults,
+) -> Result<Vec<Contestant>, Failure> {
+    let mut contestants: Vec<Contestant> = Vec::new();
+    for spec in specs {
+        // Built once to see that it can be, and what its options are; then afresh for each run.
+        let (_, info) = registry.build(spec, defaults).or_fail(Kind::Usage)?;
+        if contestants.iter().any(|other| other.info.label == info.label) {
+            let error = anyhow::anyhow!(
+                "scheduler `{}` stands twice in the comparison; give one of them other options, \
+                 or a label of its own in an experiment file",
+                info.label
+            );
+            return Err(Failure { kind: Kind::Usage, error });
+        }
+        let (registry, spec, defaults) = (registry.clone(), spec.clone(), *defaults);
+        let make = move || {
+            let (scheduler, _) =
+                registry.build(&spec, &defaults).expect("it was built with the same options");
+            scheduler
+        };
+        contestants.push(Contestant { info, make: Box::new(make) });
+    }
+    Ok(contestants)
+}
+
+/// The requests of a replicate with their deadlines, for the engine.
+pub(crate) fn submissions(workload: Workload, scoring: &Scoring) -> Vec<Submission> {
+    workload
+        .requests
+        .into_iter()
+        .zip(workload.prompts)
+        .map(|(mut request, prompt)| {
+            let curve = scoring.prefill.as_ref();
+            request.deadlines = scoring.deadlines.of(request.prompt_tokens, None, curve);
+            Submission { request, prompt }
+        })
+        .collect()
+}

@@ -1,0 +1,91 @@
+use metron_metrics::{Comparison, RunSummary, Scoring, summarise};
+use metron_trace::{Header, Trace};
+use serde::Serialize;
+
+use crate::{html, text};
+
+/// Version of the JSON's schema: raised whenever a field changes its name or its meaning.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// One or several runs, with what was computed from them.
+#[derive(Debug)]
+pub struct Report<'a> {
+    /// The page's title.
+    pub title: String,
+    /// What ran, on what, with which defaults: name and sentence.
+    pub facts: Vec<(String, String)>,
+    /// The policies' rows and sentences.
+    pub comparison: &'a Comparison,
+    /// The runs themselves, for the figures.
+    pub runs: &'a [Run<'a>],
+    /// How they were scored.
+    pub scoring: &'a Scoring,
+    /// Whether the experiment was cut short.
+    pub is_partial: bool,
+}
+
+/// One run.
+#[derive(Debug, Clone, Copy)]
+pub struct Run<'a> {
+    /// Label of its policy.
+    pub policy: &'a str,
+    /// Which repetition, from 0.
+    pub replicate: u32,
+    /// Its trace.
+    pub trace: &'a Trace,
+}
+
+/// How text looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Style {
+    /// Whether the best values are coloured, besides their mark.
+    pub colour: bool,
+}
+
+/// The form of metrics.json and of `--json`.
+#[derive(Serialize)]
+struct Envelope<'a> {
+    schema_version: u32,
+    is_partial: bool,
+    scoring: &'a Scoring,
+    comparison: &'a Comparison,
+    runs: Vec<RunEnvelope<'a>>,
+}
+
+#[derive(Serialize)]
+struct RunEnvelope<'a> {
+    policy: &'a str,
+    replicate: u32,
+    header: &'a Header,
+    summary: RunSummary,
+}
+
+impl Report<'_> {
+    /// As JSON: the scoring, the comparison with each policy's pooled summary, and each run's
+    /// header and summary. Times are in seconds.
+    pub fn to_json(&self) -> Result<String, serde_json::Error> {
+        let run = |run: &Run<'_>| RunEnvelope {
+            policy: run.policy,
+            replicate: run.replicate,
+            header: &run.trace.header,
+            summary: summarise(&[run.trace], self.scoring),
+        };
+        serde_json::to_string_pretty(&Envelope {
+            schema_version: SCHEMA_VERSION,
+            is_partial: self.is_partial,
+            scoring: self.scoring,
+            comparison: self.comparison,
+            runs: self.runs.iter().map(run).collect(),
+        })
+    }
+
+    /// As a table and a few sentences, for a terminal.
+    pub fn to_text(&self, style: Style) -> String {
+        text::render(self, style)
+    }
+
+    /// As one HTML file that needs nothing beside it.
+    pub fn to_html(&self) -> Result<String, minijinja::Error> {
+        html::render(self)
+    }
+}

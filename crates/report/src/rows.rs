@@ -1,0 +1,120 @@
+use metron_metrics::{Better, Comparison, Distribution, RunSummary};
+
+use crate::units::{milliseconds, percent, three_digits};
+
+/// One metric of every policy.
+pub(crate) struct Row {
+    /// What it is, with its unit.
+    pub(crate) name: String,
+    /// The policies' values, as text.
+    pub(crate) cells: Vec<String>,
+    /// The places of the best.
+    pub(crate) best: Vec<usize>,
+}
+
+/// The rows of a comparison, in the order in which they are read.
+pub(crate) fn rows(comparison: &Comparison) -> Vec<Row> {
+    let all: Vec<&RunSummary> = comparison.policies.iter().map(|row| &row.pooled).collect();
+    let table = Table(all);
+    let mut rows = vec![table.requests()];
+    rows.push(
+        table.numbers("output tokens/s", Better::Higher, three_digits, |s| {
+            Some(s.output_throughput)
+        }),
+    );
+    if table.0.iter().any(|summary| summary.goodput.is_some()) {
+        rows.push(
+            table.numbers("goodput, requests/s", Better::Higher, three_digits, |s| s.goodput),
+        );
+    }
+    rows.push(table.numbers("TTFT P50, ms", Better::Lower, milliseconds, |s| s.ttft.p50));
+    rows.push(table.tail("TTFT", |s| &s.ttft));
+    rows.push(table.numbers("TBT P50, ms", Better::Lower, milliseconds, |s| s.tbt.p50));
+    if table.0.iter().all(|summary| summary.tbt.p99.is_some()) {
+        rows.push(table.numbers("TBT P99, ms", Better::Lower, milliseconds, |s| s.tbt.p99));
+    }
+    rows.push(table.numbers("TBT max, ms", Better::Lower, milliseconds, |s| s.tbt.max));
+    rows.push(table.numbers("stalls", Better::Lower, whole, |s| Some(s.stalls.count as f64)));
+    rows.push(table.lowest_fluidity());
+    rows.push(
+        table.numbers("fluidity-index P50", Better::Higher, three_digits, |s| s.fluidity.p50),
+    );
+    rows.push(table.numbers("fluid requests (>= 0.9), %", Better::Higher, percent, |s| {
+        s.fluidity.share_fluid
+    }));
+    rows.push(table.numbers("fluid token rate, tokens/s", Better::Higher, three_digits, |s| {
+        Some(s.fluid_rate.tokens_per_second)
+    }));
+    rows.push(table.numbers("preemptions", Better::Lower, whole, |s| {
+        s.steps.map(|steps| steps.preemptions as f64)
+    }));
+    rows.push(table.numbers("time per step, ms", Better::Lower, milliseconds, |s| {
+        s.steps.map(|steps| steps.mean_s)
+    }));
+    if table.0.iter().any(|s| s.steps.is_some_and(|steps| steps.outside_forward.is_some())) {
+        rows.push(table.numbers("outside the forward, %", Better::Lower, percent, |s| {
+            s.steps.and_then(|steps| steps.outside_forward)
+        }));
+    }
+    rows
+}
+
+fn whole(value: f64) -> String {
+    format!("{value:.0}")
+}
+
+struct Table<'a>(Vec<&'a RunSummary>);
+
+impl Table<'_> {
+    fn numbers(
+        &self,
+        name: &str,
+        better: Better,
+        format: fn(f64) -> String,
+        of: impl Fn(&RunSummary) -> Option<f64>,
+    ) -> Row {
+        let values: Vec<Option<f64>> = self.0.iter().map(|summary| of(summary)).collect();
+        let cells: Vec<String> =
+            values.iter().map(|value| value.map_or_else(|| "-".to_owned(), format)).collect();
+        // What reads alike is alike: a mark on the 0.1 % better would be noise.
+        let best = better.best(&values);
+        let reads_best = |at: &usize| best.iter().any(|best| cells[*best] == cells[*at]);
+        let best: Vec<usize> = (0..cells.len()).filter(reads_best).collect();
+        let best = if best.len() == cells.len() { Vec::new() } else { best };
+        Row { name: name.to_owned(), cells, best }
+    }
+
+    fn requests(&self) -> Row {
+        let cell = |summary: &&RunSummary| {
+            let counts = summary.requests;
+            if counts.finished == counts.scheduled {
+                counts.finished.to_string()
+            } else {
+                format!("{} of {}", counts.finished, counts.scheduled)
+            }
+        };
+        let cells = self.0.iter().map(cell).collect();
+        Row { name: "requests done".to_owned(), cells, best: Vec::new() }
+    }
+
+    /// P99 where every policy's sample supports it, else the maximum with the sample's size.
+    fn tail(&self, name: &str, of: impl Fn(&RunSummary) -> &Distribution) -> Row {
+        if self.0.iter().all(|summary| of(summary).p99.is_some()) {
+            let name = format!("{name} P99, ms");
+            return self.numbers(&name, Better::Lower, milliseconds, |s| of(s).p99);
+        }
+        let n = self.0.iter().map(|summary| of(summary).n).max().unwrap_or(0);
+        let name = format!("{name} max of {n}, ms");
+        self.numbers(&name, Better::Lower, milliseconds, |s| of(s).max)
+    }
+
+    fn lowest_fluidity(&self) -> Row {
+        if self.0.iter().all(|summary| summary.fluidity.p1.is_some()) {
+            return self
+                .numbers("fluidity-index P1", Better::Higher, three_digits, |s| s.fluidity.p1);
+        }
+        let n = self.0.iter().map(|summary| summary.fluidity.n).max().unwrap_or(0);
+        let name = format!("fluidity-index min of {n}");
+        self.numbers(&name, Better::Higher, three_digits, |s| s.fluidity.min)
+    }
+}
