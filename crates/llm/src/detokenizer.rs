@@ -18,8 +18,8 @@ pub struct Detokenizer {
 enum Held {
     /// Byte-level tokens: the first bytes of a character, three at most.
     Bytes(Vec<u8>),
-    /// Tokens whose text depends on their neighbours: those of the last piece, which are the context of the next,
-    /// and from `begin` on those that have not become text.
+    /// Tokens whose text depends on their neighbours: those of the last piece, which are the
+    /// context of the next, and from `begin` on those that have not become text.
     Tokens { ids: Vec<u32>, begin: usize },
 }
 
@@ -45,7 +45,8 @@ impl Detokenizer {
             }
             Held::Tokens { ids, begin } => {
                 ids.push(id);
-                // One wrong byte spoils a whole run of byte tokens, so that a run has no text before its end.
+                // One wrong byte spoils a whole run of byte tokens, so that a run has no text
+                // before its end.
                 if self.tokenizer.is_byte_token(id) {
                     return Ok(None);
                 }
@@ -77,7 +78,8 @@ fn text_from(tokenizer: &Tokenizer, ids: &[u32], begin: usize) -> Result<String,
     Ok(text.strip_prefix(&context).unwrap_or_default().to_owned())
 }
 
-/// Takes the text out of `bytes` as `String::from_utf8_lossy` would read it, and leaves the beginning of a character.
+/// Takes the text out of `bytes` as `String::from_utf8_lossy` would read it, and leaves the
+/// beginning of a character.
 fn complete_text(bytes: &mut Vec<u8>) -> String {
     let mut text = String::new();
     let mut taken = 0;
@@ -99,7 +101,8 @@ fn complete_text(bytes: &mut Vec<u8>) -> String {
 
 /// Whether the bytes begin a character that further bytes can complete.
 fn is_beginning(bytes: &[u8]) -> bool {
-    matches!(std::str::from_utf8(bytes), Err(error) if error.valid_up_to() == 0 && error.error_len().is_none())
+    let reading = std::str::from_utf8(bytes);
+    matches!(reading, Err(error) if error.valid_up_to() == 0 && error.error_len().is_none())
 }
 
 #[cfg(test)]

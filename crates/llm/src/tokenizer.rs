@@ -12,7 +12,9 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use tokenizers::DecoderWrapper;
 
-use crate::hub::{ConfigSource, GENERATION_CONFIG, HubError, ModelFiles, TokenizerSource, read_json};
+use crate::hub::{
+    ConfigSource, GENERATION_CONFIG, HubError, ModelFiles, TokenizerSource, read_json,
+};
 
 /// Why a tokenizer can't be loaded, or can't do what it is asked.
 #[derive(Debug, thiserror::Error)]
@@ -29,7 +31,10 @@ pub enum TokenizerError {
         cause: String,
     },
     /// The file is sound, but of a kind that is not supported.
-    #[error("the tokenizer in {} is of a kind that is not supported: {found}; {allowed}", .path.display())]
+    #[error(
+        "the tokenizer in {} is of a kind that is not supported: {found}; {allowed}",
+        .path.display()
+    )]
     Unsupported {
         /// The file.
         path: PathBuf,
@@ -52,7 +57,8 @@ pub enum TokenizerError {
 #[derive(Debug)]
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
-    /// Whether tokens stand for bytes, so that each has its own; otherwise a token's text depends on its neighbours.
+    /// Whether tokens stand for bytes, so that each has its own; otherwise a token's text depends
+    /// on its neighbours.
     is_byte_level: bool,
     special_ids: BTreeSet<u32>,
     added_ids: BTreeSet<u32>,
@@ -62,7 +68,8 @@ pub struct Tokenizer {
 impl Tokenizer {
     /// The tokenizer of a model, if its source has one.
     ///
-    /// The ids that end a text come from `generation_config.json`, `config.json`, the card, or the GGUF metadata.
+    /// The ids that end a text come from `generation_config.json`, `config.json`, the card, or the
+    /// GGUF metadata.
     pub fn open(files: &ModelFiles) -> Result<Option<Self>, TokenizerError> {
         match &files.tokenizer {
             TokenizerSource::None => Ok(None),
@@ -89,25 +96,40 @@ impl Tokenizer {
         Self::new(inner, Vec::new(), path)
     }
 
-    /// Reads the `tokenizer.ggml.*` metadata of a GGUF file: byte-level BPE with a pre-tokenizer that is known here.
+    /// Reads the `tokenizer.ggml.*` metadata of a GGUF file: byte-level BPE with a pre-tokenizer
+    /// that is known here.
     pub fn from_gguf(path: &Path) -> Result<Self, TokenizerError> {
         let (inner, eos_ids) = gguf::read(path)?;
         Self::new(inner, eos_ids, path)
     }
 
     /// Wraps a tokenizer, after a try of what has been seen to panic on files that no check covers.
-    fn new(inner: tokenizers::Tokenizer, eos_ids: Vec<u32>, path: &Path) -> Result<Self, TokenizerError> {
-        let added: BTreeMap<u32, bool> =
-            inner.get_added_tokens_decoder().into_iter().map(|(id, token)| (id, token.special)).collect();
+    fn new(
+        inner: tokenizers::Tokenizer,
+        eos_ids: Vec<u32>,
+        path: &Path,
+    ) -> Result<Self, TokenizerError> {
+        let added: BTreeMap<u32, bool> = inner
+            .get_added_tokens_decoder()
+            .into_iter()
+            .map(|(id, token)| (id, token.special))
+            .collect();
         let tokenizer = Self {
             is_byte_level: matches!(inner.get_decoder(), Some(DecoderWrapper::ByteLevel(_))),
-            special_ids: added.iter().filter(|(_, is_special)| **is_special).map(|(id, _)| *id).collect(),
+            special_ids: added
+                .iter()
+                .filter(|(_, is_special)| **is_special)
+                .map(|(id, _)| *id)
+                .collect(),
             added_ids: added.into_keys().collect(),
             inner,
             eos_ids,
         };
         let probe = tokenizer.encode(" A b\n1é 世界🙂").and_then(|ids| tokenizer.decode(&ids));
-        probe.map_err(|error| TokenizerError::Malformed { path: path.to_owned(), cause: error.to_string() })?;
+        probe.map_err(|error| TokenizerError::Malformed {
+            path: path.to_owned(),
+            cause: error.to_string(),
+        })?;
         Ok(tokenizer)
     }
 
@@ -133,11 +155,13 @@ impl Tokenizer {
         greatest.map_or(0, |id| id as usize + 1)
     }
 
-    /// The ids that prompts can be made of, in ascending order: neither special nor added, each with a valid text of
-    /// its own that has no control characters but tabs and line ends.
+    /// The ids that prompts can be made of, in ascending order: neither special nor added, each
+    /// with a valid text of its own that has no control characters but tabs and line ends.
     pub fn ordinary_token_ids(&self) -> Vec<u32> {
         let ids: BTreeSet<u32> = self.inner.get_vocab(false).into_values().collect();
-        ids.into_iter().filter(|id| !self.added_ids.contains(id) && self.has_plain_text(*id)).collect()
+        ids.into_iter()
+            .filter(|id| !self.added_ids.contains(id) && self.has_plain_text(*id))
+            .collect()
     }
 
     fn has_plain_text(&self, id: u32) -> bool {
@@ -146,11 +170,15 @@ impl Tokenizer {
             None if self.is_byte_token(id) => None,
             None => self.decode(&[id]).ok(),
         };
-        let is_plain = |character: char| !character.is_control() || matches!(character, '\n' | '\r' | '\t');
-        text.is_some_and(|text| !text.is_empty() && !text.contains('\u{FFFD}') && text.chars().all(is_plain))
+        let is_plain =
+            |character: char| !character.is_control() || matches!(character, '\n' | '\r' | '\t');
+        text.is_some_and(|text| {
+            !text.is_empty() && !text.contains('\u{FFFD}') && text.chars().all(is_plain)
+        })
     }
 
-    /// The bytes of a token that stands for some whatever its neighbours; `None` in a tokenizer without such tokens.
+    /// The bytes of a token that stands for some whatever its neighbours; `None` in a tokenizer
+    /// without such tokens.
     pub(crate) fn bytes(&self, id: u32) -> Option<Vec<u8>> {
         let token = || self.inner.id_to_token(id).map(|token| bytes::of_token(&token));
         self.is_byte_level.then(|| token().unwrap_or_default())
@@ -168,8 +196,12 @@ impl Tokenizer {
     }
 }
 
-/// Runs tokenizers' code, which panics on some files that it accepted, and turns a panic into an error.
-fn guarded<T>(action: &'static str, work: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, TokenizerError> {
+/// Runs tokenizers' code, which panics on some files that it accepted, and turns a panic into an
+/// error.
+fn guarded<T>(
+    action: &'static str,
+    work: impl FnOnce() -> tokenizers::Result<T>,
+) -> Result<T, TokenizerError> {
     let failed = |cause: String| TokenizerError::Failed { action, cause };
     match catch_unwind(AssertUnwindSafe(work)) {
         Ok(Ok(value)) => Ok(value),
@@ -180,16 +212,20 @@ fn guarded<T>(action: &'static str, work: impl FnOnce() -> tokenizers::Result<T>
 
 fn words_of(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "it panicked".to_owned())
+    text.or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "it panicked".to_owned())
 }
 
-/// The ids that end a text, as a model's configuration has them: `generation_config.json` goes before `config.json`.
+/// The ids that end a text, as a model's configuration has them: `generation_config.json` goes
+/// before `config.json`.
 fn eos_ids(config: &ConfigSource) -> Result<Vec<u32>, TokenizerError> {
     match config {
         ConfigSource::HfConfig(path) => {
             let generation = path.with_file_name(GENERATION_CONFIG);
             if generation.is_file() {
-                let ids = ids_in(&read_json::<Value>(&generation, "generation configuration")?["eos_token_id"]);
+                let ids = ids_in(
+                    &read_json::<Value>(&generation, "generation configuration")?["eos_token_id"],
+                );
                 if !ids.is_empty() {
                     return Ok(ids);
                 }

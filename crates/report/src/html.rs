@@ -1,5 +1,6 @@
 use metron_trace::Origin;
-use minijinja::{Environment, context};
+use minijinja::Environment;
+use minijinja::value::Serde;
 use serde::Serialize;
 
 use crate::figures::{cdfs, streams, timelines};
@@ -27,34 +28,56 @@ struct Figure {
     svg: String,
 }
 
+/// What the template is filled from.
+#[derive(Serialize)]
+struct Page<'a> {
+    title: &'a str,
+    facts: &'a [(String, String)],
+    policies: Vec<&'a str>,
+    replicates: Option<u32>,
+    rows: Vec<TableRow>,
+    sentences: &'a [String],
+    is_partial: bool,
+    is_simulated: bool,
+    is_dummy: bool,
+    created_at: Option<&'a str>,
+    version: Option<&'a str>,
+    stream_request: Option<u32>,
+    streams: Vec<Figure>,
+    cdfs: Vec<Figure>,
+    timelines: Vec<Figure>,
+}
+
 /// One file, with its styles and figures in it; it has no script and asks no network.
 pub(crate) fn render(report: &Report<'_>) -> Result<String, minijinja::Error> {
     let mut environment = Environment::new();
     environment.add_template("page.html", PAGE)?;
+    let policies = &report.comparison.policies;
     let headers = || report.runs.iter().map(|run| &run.trace.header);
-    let figures = |figures: Vec<(String, String)>| -> Vec<Figure> {
-        figures.into_iter().map(|(caption, svg)| Figure { caption, svg }).collect()
+    let (request, streams) = streams(report).unzip();
+    let streams = streams.unwrap_or_default().into_iter().map(|f| (f.caption, f.svg)).collect();
+    let page = Page {
+        title: &report.title,
+        facts: &report.facts,
+        policies: policies.iter().map(|row| row.policy.as_str()).collect(),
+        replicates: policies.iter().map(|row| row.replicates).max(),
+        rows: table(report),
+        sentences: &report.comparison.sentences,
+        is_partial: report.is_partial,
+        is_simulated: headers().any(|header| header.origin == Origin::Simulated),
+        is_dummy: headers().any(|header| header.model.dummy),
+        created_at: headers().find_map(|header| header.created_at.as_deref()),
+        version: headers().map(|header| header.metron_version.as_str()).next(),
+        stream_request: request.map(|request| request.0),
+        streams: figures(streams),
+        cdfs: figures(cdfs(report)),
+        timelines: figures(timelines(report)),
     };
-    let streams = streams(report);
-    environment.get_template("page.html")?.render(context! {
-        title => report.title,
-        facts => report.facts,
-        policies => report.comparison.policies.iter().map(|row| &row.policy).collect::<Vec<_>>(),
-        replicates => report.comparison.policies.iter().map(|row| row.replicates).max(),
-        rows => table(report),
-        sentences => report.comparison.sentences,
-        is_partial => report.is_partial,
-        is_simulated => headers().any(|header| header.origin == Origin::Simulated),
-        is_dummy => headers().any(|header| header.model.dummy),
-        created_at => headers().find_map(|header| header.created_at.clone()),
-        version => headers().next().map(|header| header.metron_version.clone()),
-        stream_request => streams.as_ref().map(|(request, _)| request.0),
-        streams => streams.map(|(_, shown)| {
-            figures(shown.into_iter().map(|figure| (figure.caption, figure.svg)).collect())
-        }),
-        cdfs => figures(cdfs(report)),
-        timelines => figures(timelines(report)),
-    })
+    environment.get_template("page.html")?.render(Serde(&page))
+}
+
+fn figures(figures: Vec<(String, String)>) -> Vec<Figure> {
+    figures.into_iter().map(|(caption, svg)| Figure { caption, svg }).collect()
 }
 
 fn table(report: &Report<'_>) -> Vec<TableRow> {

@@ -60,22 +60,27 @@ struct RunEnvelope<'a> {
     summary: RunSummary,
 }
 
+impl<'a> RunEnvelope<'a> {
+    fn new(run: &Run<'a>, scoring: &Scoring) -> Self {
+        Self {
+            policy: run.policy,
+            replicate: run.replicate,
+            header: &run.trace.header,
+            summary: summarise(&[run.trace], scoring),
+        }
+    }
+}
+
 impl Report<'_> {
     /// As JSON: the scoring, the comparison with each policy's pooled summary, and each run's
     /// header and summary. Times are in seconds.
     pub fn to_json(&self) -> Result<String, serde_json::Error> {
-        let run = |run: &Run<'_>| RunEnvelope {
-            policy: run.policy,
-            replicate: run.replicate,
-            header: &run.trace.header,
-            summary: summarise(&[run.trace], self.scoring),
-        };
         serde_json::to_string_pretty(&Envelope {
             schema_version: SCHEMA_VERSION,
             is_partial: self.is_partial,
             scoring: self.scoring,
             comparison: self.comparison,
-            runs: self.runs.iter().map(run).collect(),
+            runs: self.runs.iter().map(|run| RunEnvelope::new(run, self.scoring)).collect(),
         })
     }
 

@@ -7,8 +7,9 @@ use tokio::runtime::{Builder, Runtime};
 
 /// A runtime on the calling thread.
 ///
-/// A plain [`Runtime`] waits, when dropped, for a look-up of a host's name or of a lock that takes long, so that
-/// giving up on the hub after some seconds would take as long as the look-up. This one does not wait.
+/// A plain [`Runtime`] waits, when dropped, for a look-up of a host's name or of a lock that takes
+/// long, so that giving up on the hub after some seconds would take as long as the look-up. This
+/// one does not wait.
 pub(super) struct BackgroundRuntime(Option<Runtime>);
 
 impl BackgroundRuntime {

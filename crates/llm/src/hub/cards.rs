@@ -17,7 +17,9 @@ const EMBEDDED: [(&str, &str); 5] = [
 
 static CARDS: LazyLock<Vec<Card>> = LazyLock::new(|| {
     let parse = |(id, text): &(&str, &str)| {
-        toml::from_str(text).unwrap_or_else(|error| panic!("the card {id} is part of the program and broken: {error}"))
+        toml::from_str(text).unwrap_or_else(|error| {
+            panic!("the card {id} is part of the program and broken: {error}")
+        })
     };
     EMBEDDED.iter().map(parse).collect()
 });
@@ -76,7 +78,8 @@ pub struct Artifact {
     pub dtype: String,
     /// Size of the weights in bytes.
     pub bytes: u64,
-    /// SHA-256 of the weights' file; `None` is unverified: the source's own checksum is all there is.
+    /// SHA-256 of the weights' file; `None` is unverified: the source's own checksum is all there
+    /// is.
     pub sha256: Option<String>,
 }
 
@@ -177,9 +180,11 @@ mod tests {
     /// Counts the parameters of a llama-family decoder from its shape.
     fn count_parameters(card: &Card) -> u64 {
         let [hidden, intermediate, layers, vocabulary] =
-            ["hidden_size", "intermediate_size", "num_hidden_layers", "vocab_size"].map(|field| number(card, field));
+            ["hidden_size", "intermediate_size", "num_hidden_layers", "vocab_size"]
+                .map(|field| number(card, field));
         let [heads, kv_heads, head_size] =
-            ["num_attention_heads", "num_key_value_heads", "head_dim"].map(|field| number(card, field));
+            ["num_attention_heads", "num_key_value_heads", "head_dim"]
+                .map(|field| number(card, field));
         let qkv_columns = (heads + 2 * kv_heads) * head_size;
         let qkv_bias = if card.architecture() == "Qwen2ForCausalLM" { qkv_columns } else { 0 };
         let attention = hidden * qkv_columns + qkv_bias + heads * head_size * hidden;
@@ -193,7 +198,8 @@ mod tests {
     fn each_file_in_models_is_embedded_under_its_own_name() {
         let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models");
         let entries = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
-        let mut on_disk: Vec<_> = entries.map(|path| path.file_stem().unwrap().to_owned()).collect();
+        let mut on_disk: Vec<_> =
+            entries.map(|path| path.file_stem().unwrap().to_owned()).collect();
         on_disk.sort();
         let mut embedded: Vec<_> = EMBEDDED.iter().map(|(id, _)| *id).collect();
         embedded.sort_unstable();
@@ -219,9 +225,16 @@ mod tests {
 
     #[test]
     fn a_hash_on_a_card_is_one() {
-        let hashes = cards().iter().flat_map(|card| &card.artifacts).filter_map(|artifact| artifact.sha256.as_ref());
+        let hashes = cards()
+            .iter()
+            .flat_map(|card| &card.artifacts)
+            .filter_map(|artifact| artifact.sha256.as_ref());
         for hash in hashes {
-            assert!(hash.len() == 64 && hash.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')), "{hash}");
+            assert!(
+                hash.len() == 64
+                    && hash.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')),
+                "{hash}"
+            );
         }
     }
 

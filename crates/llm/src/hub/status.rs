@@ -30,8 +30,12 @@ pub fn list(environment: &HubEnvironment) -> Vec<CardStatus> {
     let status = |card: &'static Card| {
         let copies = card.artifacts.iter().filter_map(|artifact| {
             let path = match &artifact.source {
-                ArtifactSource::Hub(hub) => Remote::new(&hub.repository, &hub.revision, environment).ok()?.cached(),
-                ArtifactSource::PythonPackage(package) => package::stored(package, artifact, &card.id, environment),
+                ArtifactSource::Hub(hub) => {
+                    Remote::new(&hub.repository, &hub.revision, environment).ok()?.cached()
+                }
+                ArtifactSource::PythonPackage(package) => {
+                    package::stored(package, artifact, &card.id, environment)
+                }
             };
             path.map(|path| StoredCopy { artifact, path })
         });

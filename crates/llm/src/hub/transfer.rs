@@ -38,7 +38,8 @@ impl Arrival {
         self.announced_bytes.is_some()
     }
 
-    /// Itself, unless its length is not the announced one: hf-hub stores any answer, an error's text included.
+    /// Itself, unless its length is not the announced one: hf-hub stores any answer, an error's
+    /// text included.
     pub(super) fn with_its_length(self) -> Result<Self, Fault> {
         let bytes = fs::metadata(&self.path).map_or(0, |metadata| metadata.len());
         match self.announced_bytes {
@@ -75,7 +76,8 @@ struct Relay(UnboundedSender<DownloadEvent>);
 impl ProgressHandler for Relay {
     fn on_progress(&self, event: &ProgressEvent) {
         if let ProgressEvent::Download(event) = event {
-            let _ = self.0.send(event.clone()); // nobody listens any more when the transfer was given up
+            // Nobody listens any more when the transfer was given up.
+            let _ = self.0.send(event.clone());
         }
     }
 }
@@ -92,12 +94,17 @@ impl Listener<'_> {
         match event {
             DownloadEvent::Start { total_bytes, .. } => {
                 self.announced_bytes = Some(*total_bytes);
-                self.progress.file_started(self.file, Some(*total_bytes).filter(|bytes| *bytes != 0));
+                self.progress
+                    .file_started(self.file, Some(*total_bytes).filter(|bytes| *bytes != 0));
             }
             DownloadEvent::Progress { files } => {
-                files.iter().for_each(|file| self.progress.file_advanced(file.bytes_completed));
+                for file in files {
+                    self.progress.file_advanced(file.bytes_completed);
+                }
             }
-            DownloadEvent::AggregateProgress { bytes_completed, .. } => self.progress.file_advanced(*bytes_completed),
+            DownloadEvent::AggregateProgress { bytes_completed, .. } => {
+                self.progress.file_advanced(*bytes_completed);
+            }
             DownloadEvent::Complete => {}
         }
     }
@@ -119,7 +126,8 @@ impl Listener<'_> {
     }
 }
 
-/// Downloads one file into the cache, unless it is there, and gives up when nothing is heard for too long.
+/// Downloads one file into the cache, unless it is there, and gives up when nothing is heard for
+/// too long.
 pub(super) async fn transfer(
     repository: &HFRepository<RepoTypeModel>,
     file: &str,
@@ -129,10 +137,15 @@ pub(super) async fn transfer(
 ) -> Result<Arrival, Fault> {
     let (relay, mut events) = unbounded_channel();
     let mut listener = Listener { file, progress, announced_bytes: None };
-    let download = repository.download_file().filename(file).revision(revision).progress(Relay(relay)).send();
+    let download =
+        repository.download_file().filename(file).revision(revision).progress(Relay(relay)).send();
     let mut download = pin!(download);
     let result = loop {
-        let waited = if listener.announced_bytes.is_some() { patience.next_bytes } else { patience.first_answer };
+        let waited = if listener.announced_bytes.is_some() {
+            patience.next_bytes
+        } else {
+            patience.first_answer
+        };
         tokio::select! {
             biased;
             Some(event) = events.recv() => listener.hear(&event),

@@ -3,7 +3,8 @@
 //! GPT-2 writes each byte as a printable character, so that tokens are text:
 //! <https://github.com/openai/gpt-2/blob/master/src/encoder.py>, `bytes_to_unicode`.
 
-/// The token's bytes. A token with a character that stands for no byte (an added one) is its own UTF-8.
+/// The token's bytes. A token with a character that stands for no byte (an added one) is its own
+/// UTF-8.
 pub(super) fn of_token(token: &str) -> Vec<u8> {
     let bytes: Option<Vec<u8>> = token.chars().map(byte_of).collect();
     bytes.unwrap_or_else(|| token.as_bytes().to_vec())
@@ -33,7 +34,8 @@ mod tests {
     #[test]
     fn each_byte_has_one_character_of_the_alphabet() {
         let alphabet: Vec<char> = ByteLevel::alphabet().into_iter().collect();
-        let bytes: BTreeSet<u8> = alphabet.iter().filter_map(|character| byte_of(*character)).collect();
+        let bytes: BTreeSet<u8> =
+            alphabet.iter().filter_map(|character| byte_of(*character)).collect();
         assert_eq!((alphabet.len(), bytes.len()), (256, 256));
     }
 

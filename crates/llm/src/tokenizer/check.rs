@@ -1,8 +1,9 @@
 //! Checks a `tokenizer.json` for what tokenizers 0.23 panics on.
 //!
-//! Open there as huggingface/tokenizers#2094: a merge longer than any token, a truncation stride of at least
-//! `max_length`, a template with a special token that it does not define, `Strip` at the end of a token,
-//! `FixedLength` 0, a damaged `Precompiled` map. Truncation is dropped by the caller; the others are refused here.
+//! Open there as huggingface/tokenizers#2094: a merge longer than any token, a truncation stride of
+//! at least `max_length`, a template with a special token that it does not define, `Strip` at the
+//! end of a token, `FixedLength` 0, a damaged `Precompiled` map. Truncation is dropped by the
+//! caller; the others are refused here.
 
 use std::collections::BTreeSet;
 
@@ -27,10 +28,14 @@ pub(super) fn check_merge(
     prefix: &str,
     has_token: impl Fn(&str) -> bool,
 ) -> Result<(), String> {
-    let rest = second.strip_prefix(prefix).ok_or_else(|| format!("merge `{first} {second}` lacks `{prefix}`"))?;
+    let rest = second
+        .strip_prefix(prefix)
+        .ok_or_else(|| format!("merge `{first} {second}` lacks `{prefix}`"))?;
     let merged = format!("{first}{rest}");
     match [first, second, &merged].into_iter().find(|token| !has_token(token)) {
-        Some(missing) => Err(format!("merge `{first} {second}` needs the token `{missing}`, which is not in the vocabulary")),
+        Some(missing) => Err(format!(
+            "merge `{first} {second}` needs the token `{missing}`, which is not in the vocabulary"
+        )),
         None => Ok(()),
     }
 }
@@ -51,7 +56,8 @@ fn check_model(model: &Value) -> Result<(), String> {
             Value::String(text) => text.split_once(' '),
             pair => pair[0].as_str().zip(pair[1].as_str()),
         };
-        let (first, second) = pair.ok_or_else(|| format!("merge {merge} is not a pair of tokens"))?;
+        let (first, second) =
+            pair.ok_or_else(|| format!("merge {merge} is not a pair of tokens"))?;
         check_merge(first, second, prefix, |token| vocabulary.contains_key(token))?;
     }
     Ok(())
@@ -67,8 +73,12 @@ fn check_part(part: &Value) -> Result<(), String> {
         Some("Strip") if part["stop"].as_u64().is_some_and(|stop| stop > 0) => {
             Err("Strip with a `stop` above 0 fails on short tokens".to_owned())
         }
-        Some("FixedLength") if part["length"] == 0 => Err("FixedLength has the length 0".to_owned()),
-        Some("Precompiled") => Err("Precompiled maps are not supported, since a damaged one can't be told".to_owned()),
+        Some("FixedLength") if part["length"] == 0 => {
+            Err("FixedLength has the length 0".to_owned())
+        }
+        Some("Precompiled") => {
+            Err("Precompiled maps are not supported, since a damaged one can't be told".to_owned())
+        }
         _ => Ok(()),
     }
 }
@@ -79,12 +89,17 @@ fn check_template(template: &Value) -> Result<(), String> {
             if let Some(token) = piece["SpecialToken"]["id"].as_str()
                 && template["special_tokens"].get(token).is_none()
             {
-                return Err(format!("the template `{form}` uses the special token `{token}`, which it does not define"));
+                return Err(format!(
+                    "the template `{form}` uses the special token `{token}`, which it does not \
+                     define"
+                ));
             }
             if let Some(sequence) = piece["Sequence"]["id"].as_str()
                 && !sequences.contains(&sequence)
             {
-                return Err(format!("the template `{form}` uses the sequence `{sequence}`, which it does not have"));
+                return Err(format!(
+                    "the template `{form}` uses the sequence `{sequence}`, which it does not have"
+                ));
             }
         }
     }

@@ -1,6 +1,7 @@
 //! A tokenizer from the `tokenizer.ggml.*` metadata of a GGUF file.
 //!
-//! Candle's own reader of these gives wrong ids for SmolLM2 (it adds a prefix space and does not split digits).
+//! Candle's own reader of these gives wrong ids for SmolLM2 (it adds a prefix space and does not
+//! split digits).
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
@@ -19,12 +20,18 @@ use tokenizers::{AddedToken, SplitDelimiterBehavior};
 
 use super::check::check_merge;
 use super::{TokenizerError, guarded};
-use crate::weights::GgufWeights;
+use crate::weights::{GgufWeights, LoadError};
 
 /// As in the `tokenizer.json` of Qwen2: digits one by one.
-const QWEN2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const QWEN2: &str = concat!(
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}",
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+);
 /// As in the `tokenizer.json` of Llama 3: digits by up to three.
-const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const LLAMA3: &str = concat!(
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}",
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+);
 
 /// Kinds of token, from llama.cpp's `llama_token_type`.
 const CONTROL: i64 = 3;
@@ -43,7 +50,10 @@ pub(super) fn read(path: &Path) -> Result<(tokenizers::Tokenizer, Vec<u32>), Tok
 fn content(path: &Path) -> Result<Content, TokenizerError> {
     let malformed = |cause: String| TokenizerError::Malformed { path: path.to_owned(), cause };
     // Checks the header first: Candle panics on some that it should refuse.
-    GgufWeights::open(path).map_err(|error| malformed(error.to_string()))?;
+    GgufWeights::open(path).map_err(|error| match error {
+        LoadError::Malformed { cause, .. } => malformed(cause),
+        other => malformed(other.to_string()),
+    })?;
     let file = File::open(path).map_err(|error| malformed(error.to_string()))?;
     Content::read(&mut BufReader::new(file)).map_err(|error| malformed(error.to_string()))
 }
@@ -68,7 +78,11 @@ impl PreTokenizer {
 
     fn steps(self) -> tokenizers::Result<Sequence> {
         let split = |regex: &str| {
-            Split::new(SplitPattern::Regex(regex.to_owned()), SplitDelimiterBehavior::Isolated, false)
+            Split::new(
+                SplitPattern::Regex(regex.to_owned()),
+                SplitDelimiterBehavior::Isolated,
+                false,
+            )
         };
         let bytes = |use_regex| ByteLevel::new(false, true, use_regex).into();
         Ok(Sequence::new(match self {
@@ -99,7 +113,9 @@ impl Metadata<'_> {
 
     fn texts(&self, key: &str) -> Result<Vec<&str>, TokenizerError> {
         let values = self.get(key).and_then(|value| value.to_vec().ok());
-        let texts = values.and_then(|values| values.iter().map(|value| Some(value.to_string().ok()?.as_str())).collect());
+        let texts = values.and_then(|values| {
+            values.iter().map(|value| Some(value.to_string().ok()?.as_str())).collect()
+        });
         texts.ok_or_else(|| self.malformed(format!("tokenizer.ggml.{key} is not a list of texts")))
     }
 
@@ -108,17 +124,23 @@ impl Metadata<'_> {
     }
 
     fn check_kind(&self) -> Result<(), TokenizerError> {
-        const ALLOWED: &str = "supported in GGUF is byte-level BPE (gpt2); take the model as safetensors with tokenizer.json";
+        const ALLOWED: &str = "supported in GGUF is byte-level BPE (gpt2); take the \
+            model as safetensors with tokenizer.json";
         match self.text("model") {
             Some("gpt2") => Ok(()),
-            model => Err(self.unsupported(format!("tokenizer.ggml.model = {}", model.unwrap_or("(none)")), ALLOWED)),
+            model => Err(self.unsupported(
+                format!("tokenizer.ggml.model = {}", model.unwrap_or("(none)")),
+                ALLOWED,
+            )),
         }
     }
 
     fn pre_tokenizer(&self) -> Result<PreTokenizer, TokenizerError> {
-        const ALLOWED: &str = "supported in GGUF are smollm, qwen2 and llama-bpe; take the model as safetensors with tokenizer.json";
+        const ALLOWED: &str = "supported in GGUF are smollm, qwen2 and llama-bpe; \
+            take the model as safetensors with tokenizer.json";
         let name = self.text("pre").unwrap_or("(none)");
-        PreTokenizer::named(name).ok_or_else(|| self.unsupported(format!("tokenizer.ggml.pre = {name}"), ALLOWED))
+        PreTokenizer::named(name)
+            .ok_or_else(|| self.unsupported(format!("tokenizer.ggml.pre = {name}"), ALLOWED))
     }
 
     fn unsupported(&self, found: String, allowed: &'static str) -> TokenizerError {
@@ -137,12 +159,15 @@ impl Metadata<'_> {
             if pre_tokenizer == PreTokenizer::Qwen2 {
                 tokenizer.with_normalizer(Some(NFC))?;
             }
-            if let Some(bos) = self.bos(pre_tokenizer).and_then(|id| Some((*tokens.get(id as usize)?, id))) {
+            if let Some(bos) =
+                self.bos(pre_tokenizer).and_then(|id| Some((*tokens.get(id as usize)?, id)))
+            {
                 tokenizer.with_post_processor(Some(begin_with(bos)?));
             }
             let added = |kind, is_special| {
                 let of_kind = tokens.iter().zip(&kinds).filter(move |(_, other)| **other == kind);
-                of_kind.map(move |(token, _)| AddedToken::from(*token, is_special).normalized(false))
+                of_kind
+                    .map(move |(token, _)| AddedToken::from(*token, is_special).normalized(false))
             };
             tokenizer.add_special_tokens(added(CONTROL, true))?;
             tokenizer.add_tokens(added(USER_DEFINED, false))?;
@@ -163,7 +188,12 @@ impl Metadata<'_> {
         Err(self.malformed(format!("it has {num_tokens} tokens and {} token types", kinds.len())))
     }
 
-    fn bpe(&self, tokens: &[&str], kinds: &[i64], pre_tokenizer: PreTokenizer) -> Result<BPE, TokenizerError> {
+    fn bpe(
+        &self,
+        tokens: &[&str],
+        kinds: &[i64],
+        pre_tokenizer: PreTokenizer,
+    ) -> Result<BPE, TokenizerError> {
         let mut seen = BTreeSet::new();
         if let Some(token) = tokens.iter().find(|token| !seen.insert(**token)) {
             return Err(self.malformed(format!("the token `{token}` is there twice")));
@@ -173,7 +203,8 @@ impl Metadata<'_> {
         let mut merges = Vec::new();
         for merge in self.texts("merges")? {
             let pair = merge.split_once(' ');
-            let (first, second) = pair.ok_or_else(|| self.malformed(format!("merge `{merge}` is not a pair")))?;
+            let (first, second) =
+                pair.ok_or_else(|| self.malformed(format!("merge `{merge}` is not a pair")))?;
             check_merge(first, second, "", |token| vocabulary.contains_key(token))
                 .map_err(|cause| self.malformed(cause))?;
             merges.push((first.to_owned(), second.to_owned()));
@@ -193,7 +224,8 @@ impl Metadata<'_> {
 
     /// End of text, and end of turn where the file has it.
     fn eos_ids(&self) -> Vec<u32> {
-        let ids: BTreeSet<u32> = ["eos_token_id", "eot_token_id"].into_iter().filter_map(|key| self.id(key)).collect();
+        let ids: BTreeSet<u32> =
+            ["eos_token_id", "eot_token_id"].into_iter().filter_map(|key| self.id(key)).collect();
         ids.into_iter().collect()
     }
 }

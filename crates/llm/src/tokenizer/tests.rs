@@ -11,12 +11,14 @@ use super::*;
 fn alphabet() -> Vec<String> {
     let printable = |byte: &u8| matches!(byte, 0x21..=0x7E | 0xA1..=0xAC | 0xAE..=0xFF);
     let mut others = '\u{100}'..;
-    let mut character = |byte: u8| if printable(&byte) { char::from(byte) } else { others.next().unwrap() };
+    let mut character =
+        |byte: u8| if printable(&byte) { char::from(byte) } else { others.next().unwrap() };
     (0..=255).map(|byte| character(byte).to_string()).collect()
 }
 
 /// 256 bytes, a few words, and two special tokens at the end.
-const WORDS: [(&str, &str); 6] = [("t", "h"), ("th", "e"), ("Ġ", "the"), ("1", "2"), ("Ġ", "1"), ("ä", "¸")];
+const WORDS: [(&str, &str); 6] =
+    [("t", "h"), ("th", "e"), ("Ġ", "the"), ("1", "2"), ("Ġ", "1"), ("ä", "¸")];
 
 fn vocabulary() -> Vec<String> {
     let words = WORDS.iter().map(|(first, second)| format!("{first}{second}"));
@@ -24,7 +26,12 @@ fn vocabulary() -> Vec<String> {
 }
 
 fn vocabulary_json(tokens: &[String]) -> Value {
-    tokens.iter().enumerate().map(|(id, token)| (token.clone(), json!(id))).collect::<serde_json::Map<_, _>>().into()
+    tokens
+        .iter()
+        .enumerate()
+        .map(|(id, token)| (token.clone(), json!(id)))
+        .collect::<serde_json::Map<_, _>>()
+        .into()
 }
 
 fn special(id: usize, token: &str) -> Value {
@@ -34,31 +41,41 @@ fn special(id: usize, token: &str) -> Value {
 
 /// A `tokenizer.json` of byte-level BPE.
 pub(crate) fn byte_level_json() -> Value {
-    let merges: Vec<String> = WORDS.iter().map(|(first, second)| format!("{first} {second}")).collect();
+    let merges: Vec<String> =
+        WORDS.iter().map(|(first, second)| format!("{first} {second}")).collect();
+    let bytes = json!({
+        "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true
+    });
+    let [bos, first, second] = [
+        json!({"SpecialToken": {"id": "<s>", "type_id": 0}}),
+        json!({"Sequence": {"id": "A", "type_id": 0}}),
+        json!({"Sequence": {"id": "B", "type_id": 0}}),
+    ];
     json!({
         "version": "1.0",
         "truncation": null,
         "padding": null,
         "added_tokens": [special(262, "<s>"), special(263, "</s>")],
         "normalizer": null,
-        "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true},
+        "pre_tokenizer": bytes,
         "post_processor": {
             "type": "TemplateProcessing",
-            "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
-            "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 0}}],
+            "single": [bos, first],
+            "pair": [bos, first, second],
             "special_tokens": {"<s>": {"id": "<s>", "ids": [262], "tokens": ["<s>"]}},
         },
-        "decoder": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true},
+        "decoder": bytes,
         "model": {"type": "BPE", "vocab": vocabulary_json(&vocabulary()), "merges": merges},
     })
 }
 
-/// A `tokenizer.json` in the way of SentencePiece: words begin with `▁`, characters without a token become bytes.
+/// A `tokenizer.json` as converted from a model of `SentencePiece`: words begin with `▁`, characters
+/// without a token become bytes.
 pub(crate) fn byte_fallback_json() -> Value {
+    let begin = ["<unk>", "<s>", "</s>"].map(str::to_owned);
     let bytes = (0..=255).map(|byte: u8| format!("<0x{byte:02X}>"));
     let words = ["▁", "a", "b", "▁a", "▁ab", "é"].map(str::to_owned);
-    let tokens: Vec<String> =
-        ["<unk>", "<s>", "</s>"].map(str::to_owned).into_iter().chain(bytes).chain(words).collect();
+    let tokens: Vec<String> = begin.into_iter().chain(bytes).chain(words).collect();
     json!({
         "version": "1.0",
         "added_tokens": [special(0, "<unk>"), special(1, "<s>"), special(2, "</s>")],
@@ -74,8 +91,10 @@ pub(crate) fn byte_fallback_json() -> Value {
             {"type": "Fuse"},
             {"type": "Strip", "content": " ", "start": 1, "stop": 0},
         ]},
-        "model": {"type": "BPE", "byte_fallback": true, "fuse_unk": true, "unk_token": "<unk>",
-            "vocab": vocabulary_json(&tokens), "merges": ["▁ a", "▁a b"]},
+        "model": {
+            "type": "BPE", "byte_fallback": true, "fuse_unk": true, "unk_token": "<unk>",
+            "vocab": vocabulary_json(&tokens), "merges": ["▁ a", "▁a b"],
+        },
     })
 }
 
@@ -97,7 +116,10 @@ fn gguf_file(pre_tokenizer: &str, more: &[(&str, Gguf)]) -> (TempDir, PathBuf) {
         ("tokenizer.ggml.pre", Gguf::String(pre_tokenizer.to_owned())),
         ("tokenizer.ggml.tokens", texts(vocabulary())),
         ("tokenizer.ggml.token_type", Gguf::Array(kinds)),
-        ("tokenizer.ggml.merges", texts(WORDS.iter().map(|(first, second)| format!("{first} {second}")).collect())),
+        (
+            "tokenizer.ggml.merges",
+            texts(WORDS.iter().map(|(first, second)| format!("{first} {second}")).collect()),
+        ),
         ("tokenizer.ggml.bos_token_id", Gguf::U32(262)),
         ("tokenizer.ggml.eos_token_id", Gguf::U32(263)),
     ];
@@ -163,14 +185,19 @@ fn ordinary_tokens_have_a_valid_plain_text_of_their_own() {
 #[test]
 fn a_prompt_is_never_cut_or_filled_up() {
     let mut json = byte_level_json();
-    json["truncation"] = json!({"direction": "Right", "max_length": 2, "strategy": "LongestFirst", "stride": 5});
-    json["padding"] = json!({"strategy": {"Fixed": 50}, "direction": "Right", "pad_to_multiple_of": null,
-        "pad_id": 0, "pad_type_id": 0, "pad_token": "!"});
+    json["truncation"] = json!({
+        "direction": "Right", "max_length": 2, "strategy": "LongestFirst", "stride": 5
+    });
+    json["padding"] = json!({
+        "strategy": {"Fixed": 50}, "direction": "Right", "pad_to_multiple_of": null,
+        "pad_id": 0, "pad_type_id": 0, "pad_token": "!",
+    });
     assert_eq!(load(&json).unwrap().encode("the the the").unwrap(), [262, 257, 258, 258]);
 }
 
 #[test]
 fn a_file_that_would_panic_later_is_refused() {
+    let strip = json!({"type": "Strip", "content": " ", "start": 0, "stop": 1});
     let rows: [(&str, Value, &str); 9] = [
         ("/model/merges/0", json!("q uite-a-long-token-that-nobody-has"), "needs the token"),
         ("/model/merges/0", json!("q x"), "needs the token `qx`"),
@@ -178,9 +205,17 @@ fn a_file_that_would_panic_later_is_refused() {
         ("/model/vocab/the", json!(1), "is not a number of its own"),
         ("/post_processor/special_tokens", json!({}), "uses the special token `<s>`"),
         ("/post_processor/single/1/Sequence/id", json!("B"), "uses the sequence `B`"),
-        ("/decoder", json!({"type": "Sequence", "decoders": [{"type": "Strip", "content": " ", "start": 0, "stop": 1}]}), "decoder: Strip"),
-        ("/pre_tokenizer", json!({"type": "FixedLength", "length": 0}), "pre_tokenizer: FixedLength"),
-        ("/normalizer", json!({"type": "Precompiled", "precompiled_charsmap": "AAAA"}), "normalizer: Precompiled"),
+        ("/decoder", json!({"type": "Sequence", "decoders": [strip]}), "decoder: Strip"),
+        (
+            "/pre_tokenizer",
+            json!({"type": "FixedLength", "length": 0}),
+            "pre_tokenizer: FixedLength",
+        ),
+        (
+            "/normalizer",
+            json!({"type": "Precompiled", "precompiled_charsmap": "AAAA"}),
+            "normalizer: Precompiled",
+        ),
     ];
     for (place, value, expected) in rows {
         let mut json = byte_level_json();
@@ -205,14 +240,23 @@ fn a_file_that_is_no_tokenizer_is_refused() {
     let path = directory.path().join("tokenizer.json");
     assert!(matches!(Tokenizer::from_json(&path), Err(TokenizerError::File(HubError::Io { .. }))));
     fs::write(&path, r#"{"version": "1.0", "#).unwrap();
-    assert!(Tokenizer::from_json(&path).unwrap_err().to_string().contains("is not a valid tokenizer: EOF"));
+    assert!(
+        Tokenizer::from_json(&path)
+            .unwrap_err()
+            .to_string()
+            .contains("is not a valid tokenizer: EOF")
+    );
 }
 
 #[test]
 fn a_panic_becomes_an_error() {
-    let error = guarded("encode this text", || -> tokenizers::Result<()> { panic!("index out of bounds") });
+    let error =
+        guarded("encode this text", || -> tokenizers::Result<()> { panic!("index out of bounds") });
     let error = error.unwrap_err().to_string();
-    assert_eq!(error, "the tokenizer can't encode this text: index out of bounds; its file may be damaged");
+    assert_eq!(
+        error,
+        "the tokenizer can't encode this text: index out of bounds; its file may be damaged"
+    );
 }
 
 #[test]
@@ -233,7 +277,8 @@ fn llama_takes_digits_together_and_begins_with_bos() {
     let tokenizer = from_gguf("llama-bpe", &[]).unwrap();
     assert_eq!(pieces(&tokenizer, "the 12 the"), ["", "the", " ", "12", " the"]);
     assert_eq!(tokenizer.encode("the").unwrap(), [262, 257]);
-    let without = from_gguf("llama-bpe", &[("tokenizer.ggml.add_bos_token", Gguf::Bool(false))]).unwrap();
+    let without =
+        from_gguf("llama-bpe", &[("tokenizer.ggml.add_bos_token", Gguf::Bool(false))]).unwrap();
     assert_eq!(without.encode("the").unwrap(), [257]);
 }
 
@@ -249,10 +294,15 @@ fn special_tokens_of_gguf_are_read_in_text_and_left_out_of_it() {
 #[test]
 fn gguf_of_another_kind_says_what_is_supported() {
     let error = from_gguf("deepseek-coder", &[]).unwrap_err().to_string();
-    assert!(error.contains("tokenizer.ggml.pre = deepseek-coder; supported in GGUF are smollm, qwen2 and llama-bpe"));
+    assert!(error.contains(
+        "tokenizer.ggml.pre = deepseek-coder; supported in GGUF are smollm, qwen2 and llama-bpe"
+    ));
     let llama = [("tokenizer.ggml.model", Gguf::String("llama".to_owned()))];
     let error = from_gguf("smollm", &llama).unwrap_err().to_string();
-    assert!(error.contains("tokenizer.ggml.model = llama; supported in GGUF is byte-level BPE"), "{error}");
+    assert!(
+        error.contains("tokenizer.ggml.model = llama; supported in GGUF is byte-level BPE"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -262,8 +312,16 @@ fn damaged_gguf_metadata_is_refused() {
         ("tokenizer.ggml.merges", Gguf::Array(vec![text("q zz")]), "needs the token `zz`"),
         ("tokenizer.ggml.merges", Gguf::Array(vec![text("the")]), "is not a pair"),
         ("tokenizer.ggml.tokens", Gguf::U32(3), "tokenizer.ggml.tokens is not a list of texts"),
-        ("tokenizer.ggml.tokens", Gguf::Array(vec![text("a"); 264]), "the token `a` is there twice"),
-        ("tokenizer.ggml.token_type", Gguf::Array(vec![Gguf::I32(1)]), "264 tokens and 1 token types"),
+        (
+            "tokenizer.ggml.tokens",
+            Gguf::Array(vec![text("a"); 264]),
+            "the token `a` is there twice",
+        ),
+        (
+            "tokenizer.ggml.token_type",
+            Gguf::Array(vec![Gguf::I32(1)]),
+            "264 tokens and 1 token types",
+        ),
     ];
     for (key, value, expected) in rows {
         let error = from_gguf("smollm", &[(key, value)]).unwrap_err().to_string();

@@ -61,7 +61,8 @@ impl FakeHub {
         let stopped = Arc::new(AtomicBool::new(false));
         let (log, stop) = (Arc::clone(&requests), Arc::clone(&stopped));
         thread::spawn(move || {
-            for stream in listener.incoming().take_while(|_| !stop.load(Ordering::SeqCst)).flatten() {
+            for stream in listener.incoming().take_while(|_| !stop.load(Ordering::SeqCst)).flatten()
+            {
                 let (repository, log) = (Arc::clone(&repository), Arc::clone(&log));
                 // A client that gives up closes the connection; that is its right.
                 thread::spawn(move || drop(answer(stream, &repository, &log)));
@@ -90,7 +91,11 @@ impl Drop for FakeHub {
     }
 }
 
-fn answer(mut stream: TcpStream, repository: &Repository, log: &Mutex<Vec<String>>) -> std::io::Result<()> {
+fn answer(
+    mut stream: TcpStream,
+    repository: &Repository,
+    log: &Mutex<Vec<String>>,
+) -> std::io::Result<()> {
     let mut head = String::new();
     let mut reader = BufReader::new(stream.try_clone()?);
     while !head.ends_with("\r\n\r\n") {
@@ -100,10 +105,16 @@ fn answer(mut stream: TcpStream, repository: &Repository, log: &Mutex<Vec<String
     }
     let mut words = head.split(' ');
     let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
-    let name = path.rsplit("/resolve/").next().and_then(|rest| rest.split_once('/')).map_or("", |(_, name)| name);
+    let name = path
+        .rsplit("/resolve/")
+        .next()
+        .and_then(|rest| rest.split_once('/'))
+        .map_or("", |(_, name)| name);
     log.lock().expect("no thread panics while it holds the log").push(format!("{method} {name}"));
-    let Some(served) = repository.files.get(name).filter(|_| path.starts_with("/acme/tiny/")) else {
-        let missing = format!("x-repo-commit: {COMMIT}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+    let Some(served) = repository.files.get(name).filter(|_| path.starts_with("/acme/tiny/"))
+    else {
+        let missing =
+            format!("x-repo-commit: {COMMIT}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
         return write!(stream, "HTTP/1.1 404 Not Found\r\n{missing}");
     };
     match served.manner {
@@ -112,15 +123,22 @@ fn answer(mut stream: TcpStream, repository: &Repository, log: &Mutex<Vec<String
             Ok(())
         }
         Manner::Gated if !head.contains("authorization: Bearer test-token") => {
-            write!(stream, "HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+            write!(
+                stream,
+                "HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+            )
         }
         Manner::ErrorInstead if method == "GET" => {
-            write!(stream, "HTTP/1.1 410 Gone\r\ncontent-length: 4\r\nconnection: close\r\n\r\ngone")
+            write!(
+                stream,
+                "HTTP/1.1 410 Gone\r\ncontent-length: 4\r\nconnection: close\r\n\r\ngone"
+            )
         }
         _ => {
             write!(
                 stream,
-                "HTTP/1.1 200 OK\r\netag: \"{}\"\r\nx-repo-commit: {COMMIT}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+                "HTTP/1.1 200 OK\r\netag: \"{}\"\r\nx-repo-commit: {COMMIT}\r\n\
+                 content-length: {}\r\nconnection: close\r\n\r\n",
                 served.etag,
                 served.content.len()
             )?;
@@ -137,13 +155,17 @@ fn send(mut stream: TcpStream, served: &Served, repository: &Repository) -> std:
             thread::sleep(pause);
             stream.write_all(piece)
         }),
-        Manner::CutOffOnce if repository.transfers.fetch_add(1, Ordering::SeqCst) == 0 => stream.write_all(half),
+        Manner::CutOffOnce if repository.transfers.fetch_add(1, Ordering::SeqCst) == 0 => {
+            stream.write_all(half)
+        }
         Manner::FallsSilent => {
             stream.write_all(half)?;
             thread::sleep(Duration::from_secs(60));
             Ok(())
         }
-        Manner::WrongBytes => stream.write_all(&content.iter().map(|byte| byte ^ 1).collect::<Vec<_>>()),
+        Manner::WrongBytes => {
+            stream.write_all(&content.iter().map(|byte| byte ^ 1).collect::<Vec<_>>())
+        }
         _ => stream.write_all(content),
     }
 }

@@ -1,4 +1,5 @@
-//! Stands in for `python3 -m pip download`: a shell script that fails, or that copies a wheel made here.
+//! Stands in for `python3 -m pip download`: a shell script that fails, or that copies a wheel made
+//! here.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -11,7 +12,10 @@ use zip::write::SimpleFileOptions;
 /// An interpreter whose pip finds no package.
 pub(crate) fn broken_python(directory: &Path) -> PathBuf {
     let complaint = "ERROR: No matching distribution found for acme-tiny==1.0";
-    script(directory, &format!("echo 'WARNING: retrying' >&2\necho '{complaint}' >&2\necho >&2\nexit 1\n"))
+    script(
+        directory,
+        &format!("echo 'WARNING: retrying' >&2\necho '{complaint}' >&2\necho >&2\nexit 1\n"),
+    )
 }
 
 /// An interpreter whose pip delivers a wheel with one file in it.

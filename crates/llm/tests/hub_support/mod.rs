@@ -2,14 +2,19 @@
 
 mod fake_hub;
 mod fake_python;
+mod fixtures;
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub(crate) use fake_hub::{FakeHub, Manner, Served};
 pub(crate) use fake_python::{broken_python, python_with_wheel};
+pub(crate) use fixtures::{
+    CONFIG, card, large, repository, sha256_of, single_file, small, tiny, weights,
+};
 use metron_llm::hub::{
-    HubEnvironment, HubError, LoadFormat, ModelFiles, ModelName, Patience, Progress, ResolveOptions, resolve,
+    HubEnvironment, HubError, LoadFormat, ModelFiles, ModelName, Patience, Progress,
+    ResolveOptions, resolve,
 };
 use tempfile::TempDir;
 
@@ -30,7 +35,10 @@ impl Bench {
             offline: false,
             metron_cache: directory.path().join("metron"),
             python: directory.path().join("no-such-python"),
-            patience: Patience { first_answer: Duration::from_secs(5), next_bytes: Duration::from_secs(5) },
+            patience: Patience {
+                first_answer: Duration::from_secs(5),
+                next_bytes: Duration::from_secs(5),
+            },
         };
         Self { directory, environment }
     }
@@ -49,21 +57,30 @@ impl Bench {
         load_format: LoadFormat,
         progress: &mut Notes,
     ) -> Result<ModelFiles, HubError> {
-        resolve(model, &ResolveOptions { load_format, environment: self.environment.clone() }, progress)
+        resolve(
+            model,
+            &ResolveOptions { load_format, environment: self.environment.clone() },
+            progress,
+        )
     }
 
     /// All files of the two caches, without hf-hub's locks and markers.
     pub(crate) fn cached_files(&self) -> Vec<String> {
         let mut files = Vec::new();
         list(self.directory.path(), &mut files);
-        files.retain(|file| !file.contains(".locks") && !file.contains(".no_exist") && !file.contains("refs"));
+        files.retain(|file| {
+            !file.contains(".locks") && !file.contains(".no_exist") && !file.contains("refs")
+        });
         files.sort();
         files
     }
 }
 
 fn list(directory: &Path, files: &mut Vec<String>) {
-    for entry in std::fs::read_dir(directory).expect("a directory").map(|entry| entry.expect("an entry").path()) {
+    for entry in std::fs::read_dir(directory)
+        .expect("a directory")
+        .map(|entry| entry.expect("an entry").path())
+    {
         if entry.is_dir() { list(&entry, files) } else { files.push(entry.display().to_string()) }
     }
 }
@@ -93,4 +110,21 @@ impl Progress for Notes {
     fn file_finished(&mut self) {
         self.finished += 1;
     }
+}
+
+/// An error's text without what differs from run to run.
+pub(crate) fn text_of(error: &HubError, bench: &Bench) -> String {
+    let text = error.to_string().replace(&bench.path().display().to_string(), "TMP");
+    match &bench.environment.endpoint {
+        Some(endpoint) => text.replace(endpoint, "http://HOST"),
+        None => text,
+    }
+}
+
+/// A result, and how long it took.
+#[expect(clippy::disallowed_methods, reason = "how long a download waits is what is tested")]
+pub(crate) fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
+    let begun = Instant::now();
+    let result = work();
+    (result, begun.elapsed())
 }
