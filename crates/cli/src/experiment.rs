@@ -77,43 +77,18 @@ pub(crate) struct ScoringSection {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) first_token: Option<FirstTokenRule>,
     /// Deadline of each later token.
-    #[serde(with = "optional_span", skip_serializing_if = "Option::is_none")]
+    #[serde(with = "metron_metrics::optional_span", skip_serializing_if = "Option::is_none")]
     pub(crate) next_token: Option<Duration>,
     /// A TBT above this is a stall.
-    #[serde(with = "optional_span", skip_serializing_if = "Option::is_none")]
+    #[serde(with = "metron_metrics::optional_span", skip_serializing_if = "Option::is_none")]
     pub(crate) stall_limit: Option<Duration>,
     pub(crate) rule: CountingRule,
     pub(crate) without_first_token: bool,
-    #[serde(with = "optional_span", skip_serializing_if = "Option::is_none")]
+    #[serde(with = "metron_metrics::optional_span", skip_serializing_if = "Option::is_none")]
     pub(crate) max_slack: Option<Duration>,
     /// Limits of goodput, as `ttft:200`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) goodput: Option<RequestLimits>,
-}
-
-mod optional_span {
-    use std::time::Duration;
-
-    use metron_metrics::DeadlineRule;
-    use serde::{Deserialize, Deserializer, Serializer, de};
-
-    #[expect(clippy::ref_option, reason = "the signature that serde calls")]
-    pub(super) fn serialize<S: Serializer>(
-        span: &Option<Duration>,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        match span {
-            Some(span) => serializer.collect_str(&humantime::format_duration(*span)),
-            None => serializer.serialize_none(),
-        }
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Option<Duration>, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        DeadlineRule::parse_next_token(&text).map(Some).map_err(de::Error::custom)
-    }
 }
 
 impl Experiment {

@@ -5,12 +5,9 @@ use std::time::Duration;
 use metron_engine::CostModel;
 use metron_trace::{Calibration, RequestId, Work, WorkKind};
 
-/// The lengths of a workload's requests: (prompt tokens, output tokens).
-pub type Lengths = [(u32, u32)];
-
 /// A decode deadline is so many isolated decode steps (Sarathi-Serve's strict objective,
 /// OSDI'24, section 5.1).
-pub const DECODE_DEADLINE_STEPS: u32 = 5;
+const DECODE_DEADLINE_STEPS: u32 = 5;
 
 /// The paper's slack for the first token over its decode deadline: 0.3 s over 25 ms
 /// (arXiv 2407.07000, section 5). Kept on every machine, so that the slack scales with its speed.
@@ -21,8 +18,8 @@ const SLACK_PER_DECODE_DEADLINE: u32 = 12;
 pub struct Load<'a> {
     /// The machine.
     pub cost_model: &'a dyn CostModel,
-    /// The workload.
-    pub lengths: &'a Lengths,
+    /// The workload's requests: (prompt tokens, output tokens).
+    pub lengths: &'a [(u32, u32)],
 }
 
 impl std::fmt::Debug for Load<'_> {

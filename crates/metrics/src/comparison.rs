@@ -81,8 +81,9 @@ pub struct StallStory {
     pub steps: u32,
     /// The longest of them.
     pub step: u64,
-    /// The request with the largest prefill (or recomputation) meanwhile, and its tokens.
-    pub behind: Option<(RequestId, u32)>,
+    /// Prefills (and recomputations) of other requests meanwhile: request and tokens, the largest
+    /// first.
+    pub behind: Vec<(RequestId, u32)>,
     /// Whether the request itself had been preempted meanwhile.
     pub was_preempted: bool,
 }
@@ -133,6 +134,8 @@ fn longest_stall(run: &RunOf<'_>) -> Option<StallStory> {
             *prefills.entry(work.request).or_default() += work.tokens;
         }
     }
+    let mut behind: Vec<(RequestId, u32)> = prefills.into_iter().collect();
+    behind.sort_by_key(|(request, tokens)| (std::cmp::Reverse(*tokens), *request));
     Some(StallStory {
         replicate: run.replicate,
         request: timeline.request,
@@ -140,7 +143,7 @@ fn longest_stall(run: &RunOf<'_>) -> Option<StallStory> {
         gap: to - from,
         steps: meanwhile.len() as u32,
         step: meanwhile.iter().max_by_key(|step| step.took()).map_or(0, |step| step.index),
-        behind: prefills.into_iter().max_by_key(|(_, tokens)| *tokens),
+        behind,
         was_preempted: meanwhile
             .iter()
             .flat_map(|step| &step.preemptions)
@@ -172,14 +175,15 @@ fn stall_sentence(policies: &[PolicyRow]) -> Option<String> {
     let longest = |row: &PolicyRow| Some(row.longest_stall.as_ref()?.gap.as_secs_f64());
     let [(best, shortest), (worst, gap)] = extremes(policies, longest)?;
     let story = worst.longest_stall.as_ref()?;
-    let why = match (story.was_preempted, story.behind) {
+    let why = match (story.was_preempted, story.behind.as_slice()) {
         (true, _) => ", preempted and computed again".to_owned(),
-        (false, Some((other, tokens))) => format!(
-            ", behind the prefill of {other} ({tokens} tokens in {} step{})",
-            story.steps,
-            if story.steps == 1 { "" } else { "s" }
+        (false, []) => String::new(),
+        (false, [(other, tokens)]) => format!(", behind the prefill of {other} ({tokens} tokens)"),
+        (false, [(other, tokens), ..]) => format!(
+            ", behind {} prefills in {} steps (the largest {other}'s, {tokens} tokens)",
+            story.behind.len(),
+            story.steps
         ),
-        (false, None) => String::new(),
     };
     Some(format!(
         "The longest stall was {}'s: {} waited {} for its token {}, in step {} of replicate {}{why}; \

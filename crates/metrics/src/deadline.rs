@@ -12,7 +12,7 @@ pub struct DeadlineRule {
     /// The first token's.
     pub first_token: FirstTokenRule,
     /// Each later token's; absent: what was in force during the run.
-    #[serde(default, with = "humantime_span", skip_serializing_if = "Option::is_none")]
+    #[serde(default, with = "optional_span", skip_serializing_if = "Option::is_none")]
     pub next_token: Option<Duration>,
 }
 
@@ -119,14 +119,20 @@ fn parse_span(text: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(number * seconds).map_err(|error| error.to_string())
 }
 
+/// A duration as a whole number of its largest unit that loses nothing.
+pub(crate) fn in_one_unit(span: Duration) -> String {
+    let nanos = span.as_nanos();
+    let units = [(1_000_000_000, "s"), (1_000_000, "ms"), (1_000, "us"), (1, "ns")];
+    let whole = units.into_iter().find(|(unit, _)| nanos.is_multiple_of(*unit));
+    whole.map_or_else(String::new, |(unit, name)| format!("{}{name}", nanos / unit))
+}
+
 impl fmt::Display for FirstTokenRule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Recorded => f.write_str("recorded"),
-            Self::Fixed(deadline) => write!(f, "{}", humantime::format_duration(*deadline)),
-            Self::PredictedPlus(slack) => {
-                write!(f, "predicted + {}", humantime::format_duration(*slack))
-            }
+            Self::Fixed(deadline) => write!(f, "{}", in_one_unit(*deadline)),
+            Self::PredictedPlus(slack) => write!(f, "predicted + {}", in_one_unit(*slack)),
             Self::PredictedTimes(factor) => write!(f, "predicted * {factor}"),
         }
     }
@@ -158,26 +164,28 @@ impl DeadlineRule {
     }
 }
 
-/// Durations as text in files.
-mod humantime_span {
+/// Optional durations as text in files, for serde's `with`.
+pub mod optional_span {
     use std::time::Duration;
 
     use serde::{Deserialize, Deserializer, Serializer, de};
 
     use super::DeadlineRule;
 
+    /// Writes a duration in one unit.
     #[expect(clippy::ref_option, reason = "the signature that serde calls")]
-    pub(super) fn serialize<S: Serializer>(
+    pub fn serialize<S: Serializer>(
         span: &Option<Duration>,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
         match span {
-            Some(span) => serializer.collect_str(&humantime::format_duration(*span)),
+            Some(span) => serializer.collect_str(&super::in_one_unit(*span)),
             None => serializer.serialize_none(),
         }
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+    /// Reads a duration with a unit.
+    pub fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<Option<Duration>, D::Error> {
         let text = String::deserialize(deserializer)?;

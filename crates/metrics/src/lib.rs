@@ -16,7 +16,7 @@ mod timeline;
 
 pub use comparison::{Better, Comparison, PolicyRow, RunOf, StallStory};
 pub use curve::fit_prefill;
-pub use deadline::{DeadlineError, DeadlineRule, FirstTokenRule};
+pub use deadline::{DeadlineError, DeadlineRule, FirstTokenRule, optional_span};
 pub use fluidity::{CountingRule, Deadlined, Fluidity, FluidityRule, fluidity};
 pub use latency::{Absent, Latencies, Stalls};
 pub use limits::{LimitError, RequestLimit, RequestLimits};

@@ -6,5 +6,5 @@ mod theme;
 mod timeline;
 
 pub(crate) use cdf::cdfs;
-pub(crate) use stream::{StreamFigure, streams};
+pub(crate) use stream::streams;
 pub(crate) use timeline::timelines;

@@ -14,11 +14,11 @@ const PLACES: [(&str, &str); 3] =
 
 /// A colour a policy (Okabe and Ito, distinguishable by colour-blind readers), ...
 const COLOURS: [&str; 7] =
-    ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8a8a00"];
+    ["#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#8a8a00"];
 
 /// ... and a dash, for greyscale.
 pub(crate) fn dash_of(policy: usize) -> LineStyle {
-    [LineStyle::Solid, LineStyle::Dashed, LineStyle::DashDot, LineStyle::Dotted][policy % 4].clone()
+    [LineStyle::Dotted, LineStyle::Dashed, LineStyle::DashDot, LineStyle::Solid][policy % 4].clone()
 }
 
 /// A policy's colour, by its place in the comparison.
