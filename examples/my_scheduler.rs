@@ -46,8 +46,7 @@ impl Scheduler for ShortestPromptFirst {
 }
 
 fn main() -> ExitCode {
-    let registry = Registry::default().with("mine", "shortest prompt first", || {
-        Box::new(ShortestPromptFirst::default())
-    });
+    let registry = Registry::default()
+        .with("mine", "shortest prompt first", || Box::new(ShortestPromptFirst::default()));
     metron::cli::main_with(registry)
 }

@@ -83,10 +83,10 @@ pub(crate) struct EngineArgs {
 pub(crate) struct WorkloadArgs {
     /// Requests a second, or `inf` for all at once. [default: from the calibration, so that the
     /// machine is loaded but not hopeless]
-    #[arg(long, value_name = "RATE")]
+    #[arg(long, value_name = "RATE", allow_negative_numbers = true)]
     pub(crate) request_rate: Option<f64>,
     /// Shape of the gamma distribution of gaps: 1 is Poisson, below is burstier, above steadier.
-    #[arg(long, value_name = "SHAPE")]
+    #[arg(long, value_name = "SHAPE", allow_negative_numbers = true)]
     pub(crate) burstiness: Option<f64>,
     /// How requests arrive. [default: poisson]
     #[arg(long, value_enum)]
@@ -104,7 +104,7 @@ pub(crate) struct WorkloadArgs {
     #[arg(long, visible_alias = "osl", value_name = "TOKENS")]
     pub(crate) output_len: Option<u32>,
     /// Lengths are uniform in `len * (1 - ratio) ..= len * (1 + ratio)`.
-    #[arg(long, value_name = "RATIO")]
+    #[arg(long, value_name = "RATIO", allow_negative_numbers = true)]
     pub(crate) random_range_ratio: Option<f64>,
     /// A recorded trace: Azure 2023 CSV, Mooncake JSONL, `arrived_at,prompt_tokens,output_tokens`
     /// CSV, or a CSV of lengths alone.
@@ -121,7 +121,7 @@ pub(crate) struct WorkloadArgs {
     #[arg(long)]
     pub(crate) stop_at_eos: bool,
     /// Sampling temperature; 0 is greedy. [default: 0]
-    #[arg(long, value_name = "T")]
+    #[arg(long, value_name = "T", allow_negative_numbers = true)]
     pub(crate) temperature: Option<f32>,
 }
 
@@ -259,13 +259,13 @@ pub(crate) struct GenerateArgs {
     #[arg(long, short = 'n', value_name = "N", default_value_t = 64)]
     pub(crate) max_tokens: u32,
     /// 0 takes the most probable token.
-    #[arg(long, value_name = "T", default_value_t = 0.0)]
+    #[arg(long, value_name = "T", default_value_t = 0.0, allow_negative_numbers = true)]
     pub(crate) temperature: f32,
     /// Keep only the K most probable tokens.
     #[arg(long, value_name = "K")]
     pub(crate) top_k: Option<u32>,
     /// Keep the most probable tokens whose probabilities first reach P.
-    #[arg(long, value_name = "P", default_value_t = 1.0)]
+    #[arg(long, value_name = "P", default_value_t = 1.0, allow_negative_numbers = true)]
     pub(crate) top_p: f32,
     /// Seed of the sampling.
     #[arg(long, value_name = "SEED", default_value_t = 0)]

@@ -1,7 +1,7 @@
 use std::collections::VecDeque;
 
 use metron_engine::{Batch, CostModel, Executor, ExecutorError, Outcome, SampledToken};
-use metron_trace::{Phases, RequestId, Timestamp};
+use metron_trace::{RequestId, Timestamp};
 
 /// Runs batches in virtual time: a batch takes as long as the cost model says, and waiting sets
 /// the clock. No policy or observer can tell, and no machine's clock is read, so a run is the same
@@ -60,8 +60,6 @@ impl<C: CostModel> Executor for SimExecutor<C> {
         outcome.clear();
         outcome.started_at = flight.started_at;
         outcome.ended_at = flight.ended_at;
-        outcome.phases =
-            Phases { forward: Some(flight.ended_at - flight.started_at), ..Phases::default() };
         outcome.tokens.extend(flight.samples.iter().map(|&request| SampledToken {
             request,
             id: None,

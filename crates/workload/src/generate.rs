@@ -120,7 +120,6 @@ fn draw_class(spec: &WorkloadSpec, mut at: f64) -> usize {
     spec.classes.len() - 1
 }
 
-
 fn check(spec: &WorkloadSpec) -> Result<(), WorkloadError> {
     if spec.num_prompts == 0 {
         return Err(bad("num_prompts", 0, "at least 1"));

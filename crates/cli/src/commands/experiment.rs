@@ -145,11 +145,14 @@ impl Session<'_> {
         if !quiet {
             progress.suspend(|| print::note(&facts::as_text(&facts)));
         }
-        let text = toml::to_string_pretty(&prepared.experiment).or_fail(Kind::Internal)?;
-        output.write("experiment.toml", &text)?;
         progress.expect_runs(prepared.replicates, prepared.contestants.len());
         let comparing = run_all(rig, system, &prepared, &header, &cost, &output, &mut progress)?;
         progress.finish();
+        // As run: with the number of replicates that the time allowed.
+        let replicates = comparing.runs.iter().map(|run| run.replicate + 1).max();
+        let as_run = Experiment { replicates, ..prepared.experiment.clone() };
+        let text = toml::to_string_pretty(&as_run).or_fail(Kind::Internal)?;
+        output.write("experiment.toml", &text)?;
         report(&comparing, &prepared, &header, facts, &output, args)
     }
 }

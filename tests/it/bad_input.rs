@@ -1,0 +1,318 @@
+//! What users get wrong: the right exit code, one clear message, nothing half-written.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use crate::metron::{metron, run, simulated, tiny_model};
+
+const USAGE: i32 = 2;
+const INPUT: i32 = 3;
+const ENVIRONMENT: i32 = 4;
+
+fn temporary() -> tempfile::TempDir {
+    tempfile::tempdir().expect("a directory for the test")
+}
+
+/// Runs a command that must fail, and leaves nothing behind.
+fn check(dir: &Path, command: &mut Command, code: i32, message: &str) {
+    let (got, output, error) = run(command);
+    assert!(error.contains(message), "{error}\ndoes not say\n{message}");
+    assert!(!error.contains("panicked"), "{error}");
+    assert_eq!((got, output.as_str()), (code, ""), "{error}");
+    assert!(!dir.join("metron-out").exists(), "nothing is half-written");
+}
+
+fn check_simulated(arguments: &[&str], code: i32, message: &str) {
+    let dir = temporary();
+    check(dir.path(), simulated(dir.path(), "compare").args(arguments), code, message);
+}
+
+#[test]
+fn schedulers_that_are_not_there() {
+    check_simulated(
+        &["--schedulers", "sarathy"],
+        USAGE,
+        "there is no policy `sarathy` (did you mean `sarathi`?); there are static, orca, vllm-v0",
+    );
+    check_simulated(
+        &["--schedulers", "sarathi:token_buget=9"],
+        USAGE,
+        "has no option `token_buget` (did you mean `token_budget`?)",
+    );
+    check_simulated(&["--schedulers", "sarathi:token_budget=0"], USAGE, "it must be at least 1");
+    check_simulated(&["--schedulers", "sarathi:token_budget=many"], USAGE, "policy `sarathi`: ");
+    check_simulated(&["--schedulers", "orca,orca"], USAGE, "`orca` stands twice");
+}
+
+#[test]
+fn numbers_that_can_not_be() {
+    check_simulated(&["--request-rate", "-1"], USAGE, "--request-rate is -1; it must be above 0");
+    check_simulated(&["--request-rate", "NaN"], USAGE, "--request-rate is NaN; it must be above 0");
+    check_simulated(&["--request-rate", "fast"], USAGE, "invalid value 'fast'");
+    check_simulated(&["--num-prompts", "0"], USAGE, "num_prompts is 0; it must be at least 1");
+    check_simulated(&["--replicates", "0"], USAGE, "replicates is 0; it must be at least 1");
+    check_simulated(&["--burstiness", "0"], USAGE, "burstiness is 0; it must be a number above 0");
+    check_simulated(&["--block-size", "0"], USAGE, "block_size is 0; it must be from 1");
+    check_simulated(&["--input-len", "0"], USAGE, "prompt_tokens is 0 to 1");
+    check_simulated(&["--random-range-ratio", "2", "--input-len", "5"], USAGE, "from 0 to below 1");
+    check_simulated(&["--tbt-deadline", "50"], USAGE, "`50` is no deadline (time unit needed");
+    check_simulated(
+        &["--goodput", "ttfd:9"],
+        USAGE,
+        "`ttfd` can't be limited (did you mean `ttft`?)",
+    );
+    check_simulated(&["--replicats", "3"], USAGE, "a similar argument exists: '--replicates'");
+}
+
+#[test]
+fn requests_that_do_not_fit() {
+    check_simulated(
+        &["--input-len", "100", "--output-len", "28", "--max-model-len", "64"],
+        INPUT,
+        "256 of 256 requests are longer than the 64 tokens",
+    );
+    let dir = temporary();
+    let mut drop = simulated(dir.path(), "run");
+    drop.args(["--max-model-len", "300", "--too-long", "drop", "-o", "out"]);
+    let (code, _, error) = run(&mut drop);
+    assert_eq!(code, 0, "{error}");
+}
+
+/// A policy that reserves whole sequences starves when not even one reservation fits.
+#[test]
+fn a_policy_that_can_never_admit_is_named_with_the_numbers() {
+    let dir = temporary();
+    let mut command = simulated(dir.path(), "run");
+    command.args(["--schedulers", "orca", "--input-len", "20", "--output-len", "4"]);
+    command.args(["--max-model-len", "64", "--kv-blocks", "3", "-o", "out"]);
+    let (code, _, error) = run(&mut command);
+    assert_eq!(code, 6, "{error}");
+    assert!(error.contains("policy `orca` is stalled in step 0"), "{error}");
+    assert!(error.contains("needs 4 more KV blocks"), "{error}");
+}
+
+fn check_file(name: &str, text: &str, option: &str, code: i32, message: &str) {
+    let dir = temporary();
+    let path = dir.path().join(name);
+    fs::write(&path, text).expect("the disk has room");
+    check(dir.path(), simulated(dir.path(), "run").arg(option).arg(&path), code, message);
+}
+
+#[test]
+fn experiment_files_that_are_wrong() {
+    check_file(
+        "e.toml",
+        "seed = 1\n\n[engine]\nkv_block = 4\n",
+        "--experiment",
+        INPUT,
+        "e.toml:4: unknown field `kv_block`",
+    );
+    check_file(
+        "e.toml",
+        "[engine]\nkv_block = 4\n",
+        "--experiment",
+        INPUT,
+        "did you mean `kv_blocks`?",
+    );
+    check_file("e.toml", "seed = \"one\"\n", "--experiment", INPUT, "e.toml:1: invalid type");
+    check_file("e.toml", "seed =\n", "--experiment", INPUT, "e.toml:1: ");
+    check_simulated(&["--experiment", "nowhere.toml"], INPUT, "nowhere.toml: No such file");
+}
+
+#[test]
+fn recorded_traces_that_are_wrong() {
+    let check = |text, message| check_file("t.csv", text, "--dataset-path", INPUT, message);
+    check("", "t.csv: it is empty");
+    check("arrived_at,prompt_tokens\n1,2\n", "t.csv:1: there is no column output_tokens");
+    check("prompt_tokens,output_tokens\nfive,1\n", "t.csv:2: prompt_tokens is `five`");
+    check(
+        "arrived_at,prompt_tokens,output_tokens\n5,9,1\n4,9,1\n",
+        "t.csv:3: the time goes back by 1.000 s",
+    );
+}
+
+#[test]
+fn cost_files_that_are_wrong() {
+    let dir = temporary();
+    let path = dir.path().join("cost.toml");
+    let run = |text: &str, message| {
+        fs::write(&path, text).expect("the disk has room");
+        let mut command = metron(dir.path());
+        check(dir.path(), command.args(["run", "--simulate"]).arg(&path), INPUT, message);
+    };
+    run("name = 3", "cost.toml: ");
+    run("name = \"a\"\nsource = \"b\"\npieces = []\n", "it has no [[pieces]]");
+}
+
+#[test]
+fn a_machine_that_was_never_calibrated() {
+    let dir = temporary();
+    let mut command = metron(dir.path());
+    check(dir.path(), command.args(["run", "--simulate"]), ENVIRONMENT, "run `metron calibrate`");
+}
+
+/// A directory with the tiny model's files, some of them changed.
+fn spoilt_model(change: impl FnOnce(&Path)) -> tempfile::TempDir {
+    let dir = temporary();
+    let model = dir.path().join("model");
+    fs::create_dir(&model).expect("the directory is new");
+    for file in ["config.json", "model.safetensors"] {
+        fs::copy(tiny_model().join(file), model.join(file)).expect("the disk has room");
+    }
+    change(&model);
+    dir
+}
+
+fn check_model(change: impl FnOnce(&Path), message: &str) {
+    let dir = spoilt_model(change);
+    let mut command = metron(dir.path());
+    command.args(["run", "--model", "model", "--input-len", "9", "--output-len", "2"]);
+    check(dir.path(), &mut command, INPUT, message);
+}
+
+fn edit(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
+    let mut bytes = fs::read(path).expect("the file is there");
+    change(&mut bytes);
+    fs::write(path, bytes).expect("the disk has room");
+}
+
+fn replace(path: &Path, from: &str, to: &str) {
+    let text = fs::read_to_string(path).expect("the file is there");
+    assert!(text.contains(from), "{text}");
+    fs::write(path, text.replace(from, to)).expect("the disk has room");
+}
+
+#[test]
+fn models_that_are_wrong() {
+    check_model(
+        |model| fs::remove_file(model.join("config.json")).expect("it was there"),
+        "has no config.json",
+    );
+    check_model(
+        |model| replace(&model.join("config.json"), "LlamaForCausalLM", "MambaForCausalLM"),
+        "architecture `MambaForCausalLM` is not supported; supported are LlamaForCausalLM",
+    );
+    check_model(
+        |model| {
+            replace(
+                &model.join("config.json"),
+                "\"num_hidden_layers\": ",
+                "\"num_hidden_layers\": 9",
+            )
+        },
+        "is missing",
+    );
+    check_model(
+        |model| edit(&model.join("model.safetensors"), |bytes| bytes.truncate(bytes.len() / 2)),
+        "model.safetensors: not a whole safetensors file",
+    );
+    check_model(
+        |model| edit(&model.join("model.safetensors"), |bytes| bytes.truncate(3)),
+        "model.safetensors: not a whole safetensors file",
+    );
+    check_model(|model| edit(&model.join("model.safetensors"), Vec::clear), "the file is empty");
+    check_model(
+        |model| fs::write(model.join("tokenizer.json"), "{}").expect("the disk has room"),
+        "tokenizer.json",
+    );
+}
+
+#[test]
+fn gguf_files_that_are_wrong() {
+    let check_gguf = |bytes: &[u8], message| {
+        let dir = temporary();
+        fs::write(dir.path().join("model.gguf"), bytes).expect("the disk has room");
+        let mut command = metron(dir.path());
+        command.args(["run", "--model", "model.gguf", "--input-len", "9", "--output-len", "2"]);
+        check(dir.path(), &mut command, INPUT, message);
+    };
+    check_gguf(b"", "model.gguf");
+    check_gguf(b"GGUF\x03\0\0\0", "cut off");
+    check_gguf(b"GGUF\x09\0\0\0", "GGUF version 9 is not supported");
+    // An alignment of zero, on which Candle divides.
+    let mut zero = b"GGUF\x03\0\0\0".to_vec();
+    zero.extend(0_u64.to_le_bytes());
+    zero.extend(1_u64.to_le_bytes());
+    zero.extend(17_u64.to_le_bytes());
+    zero.extend(b"general.alignment");
+    zero.extend(4_u32.to_le_bytes());
+    zero.extend(0_u32.to_le_bytes());
+    check_gguf(&zero, "general.alignment is 0; it must be a power of two");
+    // More tensors than the file can hold.
+    let mut many = b"GGUF\x03\0\0\0".to_vec();
+    many.extend((1_u64 << 60).to_le_bytes());
+    many.extend(0_u64.to_le_bytes());
+    check_gguf(&many, "more than the file can hold");
+}
+
+#[test]
+fn devices_and_dtypes_that_are_not_there() {
+    let check_model = |arguments: &[&str], code, message| {
+        let dir = temporary();
+        let mut command = metron(dir.path());
+        command.arg("run").arg("--model").arg(tiny_model());
+        command.args(["--input-len", "9", "--output-len", "2"]).args(arguments);
+        check(dir.path(), &mut command, code, message);
+    };
+    check_model(&["--device", "tpu"], USAGE, "devices are auto, cpu, cuda and cuda:INDEX");
+    check_model(&["--dtype", "f16"], USAGE, "the CPU has f32 and q8_0");
+    check_model(&["--threads", "0"], USAGE, "--threads is 0; it must be at least 1");
+    if cfg!(not(feature = "cuda")) {
+        check_model(&["--device", "cuda"], ENVIRONMENT, "this build has no CUDA");
+    }
+}
+
+#[test]
+fn outputs_that_can_not_be_written() {
+    let dir = temporary();
+    fs::write(dir.path().join("file"), "").expect("the disk has room");
+    let write_to = |output: &str, message| {
+        let mut command = simulated(dir.path(), "run");
+        check(dir.path(), command.args(["--output", output]), ENVIRONMENT, message);
+    };
+    write_to("file/under", "file/under: Not a directory");
+    fs::create_dir(dir.path().join("full")).expect("the directory is new");
+    fs::write(dir.path().join("full/old"), "").expect("the disk has room");
+    write_to("full", "full is not empty; results are never overwritten");
+}
+
+/// A limit on the size of files stands for a full disk: writes fail half-way.
+#[cfg(unix)]
+#[test]
+fn a_disk_that_is_full_ends_the_run_and_keeps_what_was_written() {
+    let dir = temporary();
+    let mut inner = simulated(dir.path(), "run");
+    inner.args(["--num-prompts", "2000", "--request-rate", "2", "--output", "out"]);
+    let mut command = Command::new("bash");
+    command.current_dir(dir.path()).envs(inner.get_envs().filter_map(|(k, v)| Some((k, v?))));
+    // Blocks of 1,024 bytes.
+    command.args(["-c", "trap '' XFSZ; ulimit -f 64; exec \"$@\"", "bash"]);
+    command.arg(inner.get_program()).args(inner.get_args());
+    let (code, _, error) = run(&mut command);
+    assert_eq!(code, ENVIRONMENT, "{error}");
+    assert!(error.contains("File too large"), "{error}");
+    assert!(error.contains(".arrows"), "the file is named: {error}");
+    let (code, scored, error) = run(metron(dir.path()).args(["score", "out"]));
+    assert_eq!(code, 0, "{error}");
+    assert!(error.contains("rows are whole and were read"), "{error}");
+    assert!(scored.contains("requests done"), "{scored}");
+}
+
+#[test]
+fn traces_that_are_wrong() {
+    let dir = temporary();
+    let mut command = metron(dir.path());
+    check(dir.path(), command.args(["score", "nowhere"]), INPUT, "nowhere: No such file");
+    fs::create_dir(dir.path().join("empty")).expect("the directory is new");
+    let mut command = metron(dir.path());
+    check(dir.path(), command.args(["score", "empty"]), INPUT, "empty is no trace and has none");
+    fs::write(dir.path().join("empty/header.json"), r#"{"format_version": 7}"#).expect("room");
+    let mut command = metron(dir.path());
+    check(
+        dir.path(),
+        command.args(["score", "empty"]),
+        INPUT,
+        "format version 7, this Metron reads",
+    );
+}

@@ -1,0 +1,153 @@
+//! Experiments from the command line to the files.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::metron::{metron, run, simulated, tiny_model};
+
+fn temporary() -> tempfile::TempDir {
+    tempfile::tempdir().expect("a directory for the test")
+}
+
+fn json(path: &Path) -> Value {
+    serde_json::from_str(&fs::read_to_string(path).expect("the file is there")).expect("it is JSON")
+}
+
+#[test]
+fn a_simulated_comparison_is_the_same_every_time_and_scores_to_the_same_bytes() {
+    let dir = temporary();
+    let compare = |output: &str| {
+        let mut command = simulated(dir.path(), "compare");
+        command.args(["--replicates", "2", "--num-prompts", "100", "--output", output]);
+        let (code, text, error) = run(&mut command);
+        assert_eq!(code, 0, "{error}");
+        text
+    };
+    let first = compare("first");
+    assert!(first.contains("sarathi"), "{first}");
+    assert_eq!(first, compare("second"));
+
+    let (code, scored, error) = run(metron(dir.path()).args(["score", "first"]));
+    assert_eq!((code, scored), (0, first.clone()), "{error}");
+
+    let mut repeat = metron(dir.path());
+    repeat.args(["run", "--experiment", "first/experiment.toml", "--quiet", "-o", "third"]);
+    let (code, repeated, error) = run(&mut repeat);
+    assert_eq!((code, repeated), (0, first), "{error}");
+}
+
+#[test]
+fn other_deadlines_score_otherwise() {
+    let dir = temporary();
+    run(simulated(dir.path(), "run").args(["--num-prompts", "60", "-o", "out"]));
+    let score = |arguments: &[&str]| {
+        let (code, text, error) =
+            run(metron(dir.path()).args(["score", "out", "--json"]).args(arguments));
+        assert_eq!(code, 0, "{error}");
+        let json: Value = serde_json::from_str(&text).expect("it is JSON");
+        json["comparison"]["policies"][0]["pooled"]["fluidity"]["share_fluid"].clone()
+    };
+    assert_eq!(score(&["--ttft-deadline", "1h", "--tbt-deadline", "1h"]), 1.0);
+    assert_eq!(score(&["--ttft-deadline", "1us", "--tbt-deadline", "1us"]), 0.0);
+}
+
+#[test]
+fn a_real_model_runs_under_every_policy_and_accounts_for_every_request() {
+    let dir = temporary();
+    let mut command = metron(dir.path());
+    command.arg("compare").arg("--model").arg(tiny_model());
+    command.args(["--input-len", "20", "--output-len", "6", "--random-range-ratio", "0.5"]);
+    command.args(["--request-rate", "200", "--num-prompts", "30", "--replicates", "2"]);
+    command.args(["--json", "--output", "out"]);
+    let (code, text, error) = run(&mut command);
+    assert_eq!(code, 0, "{error}");
+    let printed: Value = serde_json::from_str(&text).expect("it is JSON");
+    assert_eq!(printed, json(&dir.path().join("out/metrics.json")));
+    let policies = printed["comparison"]["policies"].as_array().expect("a list");
+    let names: Vec<&Value> = policies.iter().map(|policy| &policy["policy"]).collect();
+    assert_eq!(names, ["static", "orca", "vllm-v0", "sarathi"]);
+    for policy in policies {
+        let counts = &policy["pooled"]["requests"];
+        assert_eq!((&counts["scheduled"], &counts["finished"]), (&60.into(), &60.into()));
+    }
+    let html = fs::read_to_string(dir.path().join("out/report.html")).expect("it was written");
+    assert!(html.contains("<svg"), "it has figures");
+}
+
+#[test]
+fn dummy_weights_need_no_download_and_say_so() {
+    let dir = temporary();
+    let mut command = metron(dir.path());
+    command.args(["run", "--model", "smollm2-135m-instruct", "--load-format", "dummy"]);
+    command.args(["--input-len", "8", "--output-len", "2", "--request-rate", "inf"]);
+    command.args(["--num-prompts", "2", "--output", "out"]);
+    let (code, _, error) = run(&mut command);
+    assert_eq!(code, 0, "{error}");
+    assert!(error.contains("RANDOM WEIGHTS: timings are real, the text isn't"), "{error}");
+    let html = fs::read_to_string(dir.path().join("out/report.html")).expect("it was written");
+    assert!(html.contains("Random weights"), "the page says so too");
+}
+
+#[test]
+fn a_closed_loop_keeps_its_clients_busy_and_no_more() {
+    let dir = temporary();
+    let mut command = simulated(dir.path(), "run");
+    command.args(["--request-rate", "inf", "--num-prompts", "40", "--max-concurrency", "3"]);
+    command.args(["--json", "-o", "out"]);
+    let (code, text, error) = run(&mut command);
+    assert_eq!(code, 0, "{error}");
+    let printed: Value = serde_json::from_str(&text).expect("it is JSON");
+    let steps = &printed["comparison"]["policies"][0]["pooled"]["steps"];
+    assert!(steps["mean_sequences"].as_f64().expect("a mean") <= 3.0, "{steps}");
+}
+
+/// An hour of traffic takes seconds.
+#[test]
+fn an_hour_of_traffic_is_simulated() {
+    let dir = temporary();
+    let mut command = simulated(dir.path(), "run");
+    command.args(["--request-rate", "2", "--num-prompts", "7200", "--json", "-o", "out"]);
+    let (code, text, error) = run(&mut command);
+    assert_eq!(code, 0, "{error}");
+    let printed: Value = serde_json::from_str(&text).expect("it is JSON");
+    let window = printed["comparison"]["policies"][0]["pooled"]["window_s"].as_f64();
+    assert!(window.expect("a window") > 3000.0, "{window:?}");
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_ends_the_run_and_reports_what_was_measured_as_partial() {
+    let dir = temporary();
+    let mut command = metron(dir.path());
+    command.arg("run").arg("--model").arg(tiny_model());
+    command.args(["--input-len", "20", "--output-len", "6", "--request-rate", "5"]);
+    command.args(["--num-prompts", "500", "--output", "out"]);
+    command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    let child = command.spawn().expect("the program starts");
+    // Once tokens are on disk the run is under way.
+    let tokens = dir.path().join("out/sarathi-0.trace/tokens.arrows");
+    let is_under_way = || fs::metadata(&tokens).is_ok_and(|file| file.len() > 2000);
+    let mut patience = 600;
+    while !is_under_way() && patience > 0 {
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        patience -= 1;
+    }
+    let interrupted = std::process::Command::new("kill")
+        .args(["-INT", &child.id().to_string()])
+        .status()
+        .expect("kill is there");
+    assert!(interrupted.success());
+    let output = child.wait_with_output().expect("it ends");
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(130), "{error}");
+    assert!(error.contains("interrupted; what was measured is reported and saved"), "{error}");
+    assert!(String::from_utf8_lossy(&output.stdout).contains("PARTIAL"));
+    let metrics = json(&dir.path().join("out/metrics.json"));
+    assert_eq!(metrics["is_partial"], true);
+    let counts = &metrics["comparison"]["policies"][0]["pooled"]["requests"];
+    let count = |name: &str| counts[name].as_u64().expect("a count");
+    assert!(count("finished") > 0 && count("unsent") > 0, "{counts}");
+    assert_eq!(count("scheduled"), count("finished") + count("cancelled") + count("unsent"));
+}
