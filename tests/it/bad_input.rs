@@ -54,7 +54,7 @@ fn numbers_that_can_not_be() {
     check_simulated(&["--replicates", "0"], USAGE, "replicates is 0; it must be at least 1");
     check_simulated(&["--burstiness", "0"], USAGE, "burstiness is 0; it must be a number above 0");
     check_simulated(&["--block-size", "0"], USAGE, "block_size is 0; it must be from 1");
-    check_simulated(&["--input-len", "0"], USAGE, "prompt_tokens is 0 to 1");
+    check_simulated(&["--input-len", "0"], USAGE, "prompt_tokens is 0; it must be at least 1");
     check_simulated(&["--random-range-ratio", "2", "--input-len", "5"], USAGE, "from 0 to below 1");
     check_simulated(&["--tbt-deadline", "50"], USAGE, "`50` is no deadline (time unit needed");
     check_simulated(

@@ -376,7 +376,7 @@ fn around(length: u32, ratio: f64) -> [u32; 2] {
     let at = |factor: f64| {
         #[expect(clippy::cast_sign_loss, reason = "a length times a factor that is not negative")]
         let tokens = (f64::from(length) * factor).round() as u32;
-        tokens.max(1)
+        tokens.max(length.min(1)) // a length of 0 stays one, to be refused
     };
     [at(1.0 - ratio), at(1.0 + ratio)]
 }

@@ -3,7 +3,10 @@ use std::path::{Path, PathBuf};
 
 use crate::exit::{Failure, Kind};
 
-/// The directory that a command's results go to.
+/// Where results go that nobody named a directory for.
+const DEFAULT_PARENT: &str = "metron-out";
+
+/// The directory that a command's results go to. If nothing was written it goes again.
 pub(crate) struct OutputDir(pub(crate) PathBuf);
 
 impl OutputDir {
@@ -13,7 +16,7 @@ impl OutputDir {
             Some(path) => path.to_owned(),
             None => {
                 let date = jiff::Zoned::now().strftime("%Y%m%d-%H%M%S");
-                PathBuf::from("metron-out").join(format!("{command}-{date}"))
+                PathBuf::from(DEFAULT_PARENT).join(format!("{command}-{date}"))
             }
         };
         std::fs::create_dir_all(&path).map_err(|error| io_failure(&path, &error))?;
@@ -33,6 +36,15 @@ impl OutputDir {
         let path = self.0.join(name);
         write_atomically(&path, text.as_bytes())?;
         Ok(path)
+    }
+}
+
+impl Drop for OutputDir {
+    fn drop(&mut self) {
+        // Both refuse a directory that is not empty, which is what is wanted.
+        if std::fs::remove_dir(&self.0).is_ok() && self.0.starts_with(DEFAULT_PARENT) {
+            let _ = std::fs::remove_dir(DEFAULT_PARENT);
+        }
     }
 }
 

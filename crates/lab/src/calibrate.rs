@@ -46,18 +46,24 @@ impl CalibrationPlan {
         let shortest = shortest.clamp(1, longest);
         let mut prefill_lengths = vec![shortest, u32::midpoint(shortest, longest), longest];
         prefill_lengths.dedup();
-        let context = shortest.max(longest / 8);
+        let context = shortest.max(longest / 8).min(limits.max_model_len / 2).max(1);
+        // A sequence decodes for as long as the context has room, up to twice the repeats.
+        let room = limits.max_model_len.saturating_sub(context + UNCOUNTED);
+        let decode_steps = room.min(2 * repeats);
+        let blocks = limits.blocks_for(context + UNCOUNTED + decode_steps);
         let fits = |batch: &u32| {
-            *batch <= limits.max_num_seqs
-                && batch * limits.blocks_for(context + MAX_STEPS) < limits.num_blocks
+            decode_steps > 0
+                && *batch <= limits.max_num_seqs
+                && batch.saturating_mul(blocks) < limits.num_blocks
         };
         let decode_batches = [1, 2, 4, 8, 16].into_iter().filter(fits).collect();
-        Self { prefill_lengths, repeats, decode_batches, context, decode_steps: 2 * repeats }
+        Self { prefill_lengths, repeats, decode_batches, context, decode_steps }
     }
 }
 
-/// The longest output of a calibration run, so that its blocks can be counted beforehand.
-const MAX_STEPS: u32 = 64;
+/// Tokens of a decoding sequence that are not measured: the prefill's, the first step's, and two
+/// beside chunks of another's prefill.
+const UNCOUNTED: u32 = 4;
 
 /// What was measured: the fits, and every step, for a cost model to be fitted to.
 #[derive(Debug, Clone, PartialEq)]
@@ -139,9 +145,7 @@ impl MiniRun {
     }
 
     fn decodes(batch: u32, context: u32, decode_steps: u32) -> Self {
-        let steps = decode_steps.min(MAX_STEPS - 4);
-        // One token from the prefill, one that does not count, two beside chunks.
-        let output_tokens = steps + 4;
+        let output_tokens = decode_steps + UNCOUNTED;
         Self { sequences: batch, prompt_tokens: context, output_tokens, joins: Some(2 * context) }
     }
 
@@ -163,10 +167,12 @@ impl MiniRun {
     }
 
     fn submissions(&self, ids: &[u32], limits: &Limits) -> Vec<Submission> {
-        let joins = self
-            .joins
-            .map(|prompt| prompt.min(limits.max_model_len - 1))
-            .filter(|_| self.sequences < limits.max_num_seqs);
+        let joins =
+            self.joins.map(|prompt| prompt.min(limits.max_model_len - 1)).filter(|prompt| {
+                let others = limits.blocks_for(self.prompt_tokens + self.output_tokens);
+                let blocks = self.sequences * others + limits.blocks_for(*prompt);
+                self.sequences < limits.max_num_seqs && blocks <= limits.num_blocks
+            });
         let alike = std::iter::repeat_n(
             (self.prompt_tokens, self.output_tokens, 0),
             self.sequences as usize,

@@ -4,7 +4,7 @@
 //! Causal attention of a ragged batch over the paged KV cache, on the CPU. A task is one sequence,
 //! one head of keys and values with the query heads that share it, and a few query tokens; it
 //! streams the sequence's blocks once, sixteen positions at a time, with an online softmax (Milakov
-//! and Gimelshein, arXiv 1805.02867; as in FlashAttention). The positions of a tile do not depend
+//! and Gimelshein, arXiv 1805.02867; as in `FlashAttention`). The positions of a tile do not depend
 //! on how the prompt was split into chunks, and a row's sums not on the rows beside it, so the
 //! bits of a token's output are the same whatever else is in the batch.
 
@@ -21,7 +21,12 @@ use crate::simd::{Lanes, WIDTH, on_widest_lanes};
 const QUERY_TOKENS: usize = 8;
 
 /// Attention of every token of a batch: `queries` and the result are `[tokens, heads, head_dim]`.
-pub(crate) fn attend(plan: &ForwardPlan, queries: &[f32], layer: &KvLayer, heads: usize) -> Vec<f32> {
+pub(crate) fn attend(
+    plan: &ForwardPlan,
+    queries: &[f32],
+    layer: &KvLayer,
+    heads: usize,
+) -> Vec<f32> {
     let mut output = Vec::with_capacity(queries.len());
     let out = Output(output.as_mut_ptr());
     let tasks: Vec<Task<'_>> = plan

@@ -49,8 +49,7 @@ impl CandleExecutor {
         threads: Option<usize>,
         text: TextStreams,
     ) -> Result<Self, LoadError> {
-        let cache =
-            model.model.new_cache(pool.num_blocks as usize, pool.block_size as usize)?;
+        let cache = model.model.new_cache(pool.num_blocks as usize, pool.block_size as usize)?;
         let threads = threads.unwrap_or_else(num_cpus::get_physical);
         let threads = rayon::ThreadPoolBuilder::new()
             .num_threads(threads)
@@ -93,7 +92,7 @@ impl CandleExecutor {
 
     fn run(&mut self, batch: &Batch<'_>, outcome: &mut Outcome) -> Result<(), Cause> {
         let mut stopwatch = Stopwatch(clock());
-        self.prepare(batch);
+        self.prepare(batch)?;
         let prepare = stopwatch.lap();
         let logits = self.forward()?;
         let forward = stopwatch.lap();
@@ -115,12 +114,15 @@ impl CandleExecutor {
         Ok(())
     }
 
-    fn prepare(&mut self, batch: &Batch<'_>) {
+    fn prepare(&mut self, batch: &Batch<'_>) -> Result<(), Cause> {
         self.plan.clear();
         for item in batch.items() {
             let blocks = batch.blocks(item).iter().map(|block| block.0);
             self.plan.push(batch.token_ids(item), item.context, blocks, item.samples);
         }
+        let vocab_size = self.model.config().vocab_size;
+        let stray = self.plan.token_ids.iter().find(|id| **id as usize >= vocab_size);
+        stray.map_or(Ok(()), |id| Err(UnknownToken { id: *id, vocab_size }.into()))
     }
 
     fn forward(&mut self) -> Result<Option<Tensor>, Cause> {
@@ -150,6 +152,14 @@ impl CandleExecutor {
     }
 }
 
+/// A token that the model has no embedding of.
+#[derive(Debug, thiserror::Error)]
+#[error("token id {id} is not in the model's vocabulary of {vocab_size}")]
+struct UnknownToken {
+    id: u32,
+    vocab_size: usize,
+}
+
 type Cause = Box<dyn std::error::Error + Send + Sync>;
 
 impl Executor for CandleExecutor {
@@ -162,8 +172,7 @@ impl Executor for CandleExecutor {
         let mut outcome = std::mem::take(&mut self.spare);
         outcome.clear();
         outcome.started_at = self.now();
-        self.run(batch, &mut outcome)
-            .map_err(|cause| ExecutorError { step: batch.step, cause })?;
+        self.run(batch, &mut outcome).map_err(|cause| ExecutorError { step: batch.step, cause })?;
         self.done = Some(outcome);
         Ok(())
     }

@@ -157,9 +157,8 @@ impl LoadedModel {
         let layout = dtype.layout(&device)?;
         let (config, weights) = open(files, options.seed)?;
         check_complete(weights.as_ref(), &config, &files.source)?;
-        let positions = options
-            .max_model_len
-            .map_or(config.max_position_embeddings, |len| len as usize);
+        let positions =
+            options.max_model_len.map_or(config.max_position_embeddings, |len| len as usize);
         let model = Model::load(&config, weights.as_ref(), layout, &device, positions)?;
         let info = ModelInfo {
             id: files.id.clone(),
@@ -198,9 +197,11 @@ pub fn read_config(files: &ModelFiles) -> Result<ModelConfig, LoadError> {
         ConfigSource::Gguf(path) => GgufWeights::open(path)?.config(),
         ConfigSource::Card(table) => {
             let config: ModelConfig =
-                table.clone().try_into().map_err(|error: toml::de::Error| LoadError::Malformed {
-                    path: files.id.clone().into(),
-                    cause: format!("the card's shape: {}", error.message()),
+                table.clone().try_into().map_err(|error: toml::de::Error| {
+                    LoadError::Malformed {
+                        path: files.id.clone().into(),
+                        cause: format!("the card's shape: {}", error.message()),
+                    }
                 })?;
             check(config, &files.id)
         }

@@ -186,7 +186,11 @@ impl Job<'_> {
     /// # Safety
     /// The machine has the lanes' instructions; rows and panels are there.
     #[inline(always)]
-    unsafe fn tile<L: Lanes, const ROWS: usize, const WIDE: usize>(&self, row: usize, panel: usize) {
+    unsafe fn tile<L: Lanes, const ROWS: usize, const WIDE: usize>(
+        &self,
+        row: usize,
+        panel: usize,
+    ) {
         let xs: [*const f32; ROWS] =
             std::array::from_fn(|r| self.x[(row + r) * self.k..][..self.k].as_ptr());
         let ws: [*const [f32; PANEL]; WIDE] =

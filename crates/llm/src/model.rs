@@ -80,8 +80,10 @@ impl Model {
             })
         };
         let linear = |names: &[String]| -> std::result::Result<Linear, LoadError> {
-            let tensors =
-                names.iter().map(|name| weights.tensor(name)).collect::<std::result::Result<Vec<_>, _>>()?;
+            let tensors = names
+                .iter()
+                .map(|name| weights.tensor(name))
+                .collect::<std::result::Result<Vec<_>, _>>()?;
             Ok(Linear::stack(&tensors.iter().collect::<Vec<_>>(), layout, device)?)
         };
         let head_name =
@@ -94,7 +96,8 @@ impl Model {
         let layers = (0..config.num_hidden_layers)
             .map(|index| {
                 let name = |part: &str| format!("model.layers.{index}.{part}");
-                let qkv = ["q", "k", "v"].map(|part| name(&format!("self_attn.{part}_proj.weight")));
+                let qkv =
+                    ["q", "k", "v"].map(|part| name(&format!("self_attn.{part}_proj.weight")));
                 let qkv_bias = if config.family() == Ok(Family::Qwen2) {
                     let parts = ["q", "k", "v"]
                         .map(|part| dense(&name(&format!("self_attn.{part}_proj.bias"))));
@@ -148,7 +151,11 @@ impl Model {
 
     /// Runs a batch: writes its keys and values into the cache, and returns the logits of the rows
     /// that sample, `[rows, vocabulary]`; `None` if no row does.
-    pub(crate) fn forward(&self, plan: &ForwardPlan, cache: &mut KvCache) -> Result<Option<Tensor>> {
+    pub(crate) fn forward(
+        &self,
+        plan: &ForwardPlan,
+        cache: &mut KvCache,
+    ) -> Result<Option<Tensor>> {
         let eps = self.config.rms_norm_eps as f32;
         let mut x = self.embed(&plan.token_ids)?;
         for (index, layer) in self.layers.iter().enumerate() {
@@ -181,7 +188,9 @@ impl Model {
                 }
                 Tensor::from_vec(rows, (token_ids.len(), hidden), &self.device)
             }
-            Embedding::Table(table) => table.index_select(&Tensor::new(token_ids, &self.device)?, 0),
+            Embedding::Table(table) => {
+                table.index_select(&Tensor::new(token_ids, &self.device)?, 0)
+            }
         }
     }
 

@@ -99,7 +99,7 @@ pub(crate) trait Lanes: Copy {
             let r = n.mul_add(Self::splat(2.121_944_4e-4), r);
             let mut p = Self::splat(1.987_569_1e-4);
             for coefficient in
-                [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5.000_000_1e-1]
+                [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5]
             {
                 p = p.mul_add(r, Self::splat(coefficient));
             }
@@ -174,7 +174,7 @@ impl Lanes for [f32; WIDTH] {
 
     #[inline(always)]
     unsafe fn scale_by_power_of_two(self, n: Self) -> Self {
-        std::array::from_fn(|i| self[i] * f32::from_bits(((n[i] as i32 + 127) as u32) << 23))
+        std::array::from_fn(|i| self[i] * f32::from_bits((n[i] as i32 + 127).cast_unsigned() << 23))
     }
 }
 
@@ -186,10 +186,10 @@ mod x86 {
     use std::arch::x86_64::{
         __m256, __m512, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _mm256_add_epi32,
         _mm256_castsi256_ps, _mm256_cvtps_epi32, _mm256_div_ps, _mm256_fmadd_ps, _mm256_loadu_ps,
-        _mm256_max_ps, _mm256_min_ps, _mm256_mul_ps, _mm256_round_ps, _mm256_set1_epi32, _mm256_set1_ps, _mm256_slli_epi32,
-        _mm256_storeu_ps, _mm512_div_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_max_ps,
-        _mm512_min_ps, _mm512_mul_ps,
-        _mm512_roundscale_ps, _mm512_scalef_ps, _mm512_set1_ps, _mm512_storeu_ps,
+        _mm256_max_ps, _mm256_min_ps, _mm256_mul_ps, _mm256_round_ps, _mm256_set1_epi32,
+        _mm256_set1_ps, _mm256_slli_epi32, _mm256_storeu_ps, _mm512_div_ps, _mm512_fmadd_ps,
+        _mm512_loadu_ps, _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps, _mm512_roundscale_ps,
+        _mm512_scalef_ps, _mm512_set1_ps, _mm512_storeu_ps,
     };
 
     use super::Lanes;

@@ -1,4 +1,4 @@
-use candle_core::{DType, Device, Result, Tensor, D};
+use candle_core::{D, DType, Device, Result, Tensor};
 use candle_nn::ops::softmax_last_dim;
 use candle_nn::rotary_emb::rope_thd;
 
@@ -61,7 +61,8 @@ impl TensorLayer {
             let mut position = sequence.context;
             while position < end {
                 let run = (block_size - position % block_size).min(end - position);
-                let slot = blocks[position / block_size] as usize * block_size + position % block_size;
+                let slot =
+                    blocks[position / block_size] as usize * block_size + position % block_size;
                 let row = sequence.first_token + position - sequence.context;
                 to_keys.slice_set(&keys.narrow(0, row, run)?.contiguous()?, 0, slot)?;
                 to_values.slice_set(&values.narrow(0, row, run)?.contiguous()?, 0, slot)?;

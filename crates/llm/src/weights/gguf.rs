@@ -23,8 +23,8 @@ impl GgufWeights {
     /// Opens and checks a file.
     pub(crate) fn open(path: &Path) -> Result<Self, LoadError> {
         check_gguf(path)?;
-        let file = File::open(path)
-            .map_err(|cause| LoadError::Io { path: path.to_owned(), cause })?;
+        let file =
+            File::open(path).map_err(|cause| LoadError::Io { path: path.to_owned(), cause })?;
         let mut file = BufReader::new(file);
         let content = Content::read(&mut file).map_err(|error| LoadError::Malformed {
             path: path.to_owned(),
@@ -50,7 +50,8 @@ impl GgufWeights {
 
     /// The shape, from the metadata.
     pub(crate) fn config(&self) -> Result<ModelConfig, LoadError> {
-        let fail = |cause| LoadError::Config { source_name: self.path.display().to_string(), cause };
+        let fail =
+            |cause| LoadError::Config { source_name: self.path.display().to_string(), cause };
         let config = self.read_config().map_err(fail)?;
         config.check().map_err(fail)?;
         Ok(config)

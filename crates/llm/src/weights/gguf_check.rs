@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::{BufReader, Read, Seek, SeekFrom};
+use std::io::{BufReader, Read};
 use std::path::Path;
 
 use super::LoadError;
@@ -19,9 +19,7 @@ pub(crate) fn check_gguf(path: &Path) -> Result<(), LoadError> {
     let file = File::open(path).map_err(io)?;
     let len = file.metadata().map_err(io)?.len();
     let mut header = Header { reader: BufReader::new(file), len, at: 0 };
-    header
-        .check()
-        .map_err(|cause| LoadError::Malformed { path: path.to_owned(), cause })
+    header.check().map_err(|cause| LoadError::Malformed { path: path.to_owned(), cause })
 }
 
 struct Header {
@@ -120,7 +118,9 @@ impl Header {
             format!("tensor `{name}` has the number format {kind}, which is not supported")
         })?;
         if !first.is_multiple_of(block) {
-            return Err(format!("tensor `{name}` has rows of {first}, not whole blocks of {block}"));
+            return Err(format!(
+                "tensor `{name}` has rows of {first}, not whole blocks of {block}"
+            ));
         }
         let offset = self.u64(&name)?;
         if !offset.is_multiple_of(alignment) {
@@ -198,30 +198,28 @@ impl Header {
             return Err(format!("the file ends in {what}: it is cut off"));
         }
         self.at += bytes;
-        self.reader
-            .seek_relative(bytes as i64)
-            .or_else(|_| self.reader.seek(SeekFrom::Start(self.at)).map(|_| ()))
-            .map_err(|error| error.to_string())
+        let relative = i64::try_from(bytes).map_err(|error| error.to_string())?;
+        self.reader.seek_relative(relative).map_err(|error| error.to_string())
     }
 }
 
 /// Elements and bytes of a block of a number format.
 fn block_of(kind: u32) -> Option<(u64, u64)> {
     Some(match kind {
-        0 => (1, 4),       // F32
-        1 | 30 => (1, 2),  // F16, BF16
-        2 => (32, 18),     // Q4_0
-        3 => (32, 20),     // Q4_1
-        6 => (32, 22),     // Q5_0
-        7 => (32, 24),     // Q5_1
-        8 => (32, 34),     // Q8_0
-        9 => (32, 36),     // Q8_1
-        10 => (256, 84),   // Q2_K
-        11 => (256, 110),  // Q3_K
-        12 => (256, 144),  // Q4_K
-        13 => (256, 176),  // Q5_K
-        14 => (256, 210),  // Q6_K
-        15 => (256, 292),  // Q8_K
+        0 => (1, 4),      // F32
+        1 | 30 => (1, 2), // F16, BF16
+        2 => (32, 18),    // Q4_0
+        3 => (32, 20),    // Q4_1
+        6 => (32, 22),    // Q5_0
+        7 => (32, 24),    // Q5_1
+        8 => (32, 34),    // Q8_0
+        9 => (32, 36),    // Q8_1
+        10 => (256, 84),  // Q2_K
+        11 => (256, 110), // Q3_K
+        12 => (256, 144), // Q4_K
+        13 => (256, 176), // Q5_K
+        14 => (256, 210), // Q6_K
+        15 => (256, 292), // Q8_K
         _ => return None,
     })
 }

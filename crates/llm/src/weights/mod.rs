@@ -23,7 +23,7 @@ pub(crate) trait Weights {
     /// A tensor that is there.
     fn tensor(&self, name: &str) -> Result<Tensor, LoadError>;
 
-    /// What the files are, in a word or two ("GGUF Q4_1").
+    /// What the files are, in a word or two (`GGUF Q4_1`).
     fn format(&self) -> String;
 }
 

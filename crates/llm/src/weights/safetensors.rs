@@ -39,8 +39,8 @@ impl SafetensorsWeights {
         }
         // SAFETY: weights are not written while they are read; a file cut short under us would
         // end the process, which no reader of mapped files can prevent.
-        let files = unsafe { MmapedSafetensors::multi(paths) }
-            .map_err(|error| malformed(&path, &error))?;
+        let files =
+            unsafe { MmapedSafetensors::multi(paths) }.map_err(|error| malformed(&path, &error))?;
         let dtype = files.tensors().first().map(|(_, view)| format!("{:?}", view.dtype()));
         let format = format!("safetensors {}", dtype.unwrap_or_default().to_lowercase());
         Ok(Self { files, path, format })
