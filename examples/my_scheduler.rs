@@ -48,5 +48,5 @@ impl Scheduler for ShortestPromptFirst {
 fn main() -> ExitCode {
     let registry = Registry::default()
         .with("mine", "shortest prompt first", || Box::new(ShortestPromptFirst::default()));
-    metron::cli::main_with(registry)
+    metron::cli::main_with(&registry)
 }

@@ -199,7 +199,7 @@ fn models_that_are_wrong() {
                 &model.join("config.json"),
                 "\"num_hidden_layers\": ",
                 "\"num_hidden_layers\": 9",
-            )
+            );
         },
         "is missing",
     );

@@ -39,7 +39,7 @@ pub(crate) struct ModelArgs {
     /// Where to compute: auto, cpu, cuda or cuda:INDEX. [default: auto]
     #[arg(long, value_name = "DEVICE")]
     pub(crate) device: Option<String>,
-    /// Number format to compute with: f32, f16, bf16 or q8_0. [default: by a fixed rule of the
+    /// Number format to compute with: f32, f16, bf16 or `q8_0`. [default: by a fixed rule of the
     /// weights' format and the device, see docs/dtypes.md]
     #[arg(long, value_name = "DTYPE")]
     pub(crate) dtype: Option<String>,
@@ -219,8 +219,8 @@ pub(crate) struct ExperimentArgs {
     #[arg(long, value_name = "SEED")]
     pub(crate) seed: Option<u64>,
     /// Run in virtual time: with the last calibration of this machine, or with a cost file.
-    #[arg(long, value_name = "COST FILE", num_args = 0..=1)]
-    pub(crate) simulate: Option<Option<PathBuf>>,
+    #[arg(long, value_name = "COST FILE", num_args = 0..=1, default_missing_value = "")]
+    pub(crate) simulate: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) model: ModelArgs,
     #[command(flatten)]
@@ -273,7 +273,7 @@ pub(crate) struct GenerateArgs {
     /// Do not stop at an end-of-sequence token.
     #[arg(long)]
     pub(crate) ignore_eos: bool,
-    /// Print one JSON object with prompt_ids, output_ids, text and metrics.
+    /// Print one JSON object with `prompt_ids`, `output_ids`, text and metrics.
     #[arg(long)]
     pub(crate) json: bool,
     /// Print only the text.

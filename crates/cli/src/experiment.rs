@@ -105,7 +105,7 @@ impl Experiment {
             return Err(Failure { kind: Kind::Usage, error });
         }
         if let Some(cost_file) = &args.simulate {
-            experiment.simulate = Some(cost_file.clone().unwrap_or_default());
+            experiment.simulate = Some(cost_file.clone());
         }
         experiment.model.overlay(&args.model);
         experiment.engine.overlay(&args.engine)?;

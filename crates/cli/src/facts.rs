@@ -24,7 +24,8 @@ fn fact(name: &str, sentence: String) -> (String, String) {
 /// A line a fact, names aligned.
 pub(crate) fn as_text(facts: &[(String, String)]) -> String {
     let width = facts.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
-    facts.iter().map(|(name, sentence)| format!("{name:<width$}  {sentence}\n")).collect()
+    let line = |(name, sentence): &(String, String)| format!("{name:<width$}  {sentence}\n");
+    facts.iter().map(line).collect::<Vec<_>>().concat()
 }
 
 fn model(header: &Header) -> String {

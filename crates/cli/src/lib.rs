@@ -30,12 +30,12 @@ use prepare::Defaulted;
 
 /// Runs the command line with the policies of `registry`, and returns the process's exit code:
 /// 0 done, 2 usage, 3 input file, 4 environment, 6 internal, 130 after Ctrl-C.
-pub fn main_with(registry: Registry) -> ExitCode {
+pub fn main_with(registry: &Registry) -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => return refuse(&error),
     };
-    match run(&arguments.command, &registry) {
+    match run(&arguments.command, registry) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             print::note(&format!("error: {failure}"));

@@ -37,7 +37,8 @@ fn cpu_features() -> Vec<String> {
     }
     detected!("avx2", "fma", "f16c", "avx512f", "avx512vnni", "avx512bf16", "avxvnni")
         .into_iter()
-        .filter_map(|(name, is_there)| is_there.then(|| name.to_owned()))
+        .filter(|(_, is_there)| *is_there)
+        .map(|(name, _)| name.to_owned())
         .collect()
 }
 

@@ -67,16 +67,11 @@ impl ModelOnDisk {
     /// Token ids that prompts may be made of.
     pub(crate) fn ordinary_token_ids(&self) -> Vec<u32> {
         let in_vocabulary = |id: &u32| (*id as usize) < self.config.vocab_size;
-        match &self.tokenizer {
-            Some(tokenizer) => {
-                tokenizer.ordinary_token_ids().into_iter().filter(in_vocabulary).collect()
-            }
-            None => {
-                let eos = self.config.eos_ids();
-                let all = 0..self.config.vocab_size as u32;
-                all.filter(|id| !eos.contains(id)).collect()
-            }
+        if let Some(tokenizer) = &self.tokenizer {
+            return tokenizer.ordinary_token_ids().into_iter().filter(in_vocabulary).collect();
         }
+        let eos = self.config.eos_ids();
+        (0..self.config.vocab_size as u32).filter(|id| !eos.contains(id)).collect()
     }
 
     /// Loads the weights, for sequences of at most `max_model_len`.

@@ -12,13 +12,7 @@ pub(crate) struct OutputDir(pub(crate) PathBuf);
 impl OutputDir {
     /// Creates it: the one asked for, which has to be new or empty, or one named by the date.
     pub(crate) fn create(asked: Option<&Path>, command: &str) -> Result<Self, Failure> {
-        let path = match asked {
-            Some(path) => path.to_owned(),
-            None => {
-                let date = jiff::Zoned::now().strftime("%Y%m%d-%H%M%S");
-                PathBuf::from(DEFAULT_PARENT).join(format!("{command}-{date}"))
-            }
-        };
+        let path = asked.map_or_else(|| named_by_date(command), Path::to_owned);
         std::fs::create_dir_all(&path).map_err(|error| io_failure(&path, &error))?;
         let mut entries = path.read_dir().map_err(|error| io_failure(&path, &error))?;
         if entries.next().is_some() {
@@ -37,6 +31,11 @@ impl OutputDir {
         write_atomically(&path, text.as_bytes())?;
         Ok(path)
     }
+}
+
+fn named_by_date(command: &str) -> PathBuf {
+    let date = jiff::Zoned::now().strftime("%Y%m%d-%H%M%S");
+    PathBuf::from(DEFAULT_PARENT).join(format!("{command}-{date}"))
 }
 
 impl Drop for OutputDir {

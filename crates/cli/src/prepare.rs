@@ -193,7 +193,7 @@ pub(crate) fn prepare(
     for (spec, contestant) in experiment.schedulers.iter_mut().zip(&contestants) {
         if let serde_json::Value::Object(options) = &contestant.info.options {
             spec.label = Some(contestant.info.label.clone());
-            spec.options = options.clone();
+            spec.options.clone_from(options);
         }
     }
     let scoring = Scoring {

@@ -1,7 +1,5 @@
 //! The only place that prints.
 
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line prints")]
-
 use std::io::{IsTerminal, Write};
 
 /// A result, to standard output. A reader that has gone away is no error of ours.

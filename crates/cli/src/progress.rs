@@ -19,7 +19,6 @@ impl StopSignal {
         // Without a handler Ctrl-C ends the program: the traces written so far stay readable.
         let _ = ctrlc::set_handler(move || {
             if flag.swap(true, Ordering::Relaxed) {
-                #[expect(clippy::exit, reason = "the user asked twice")]
                 std::process::exit(130);
             }
         });

@@ -43,7 +43,8 @@ impl Load<'_> {
 
     /// Positions that a decoding sequence of this workload has in its KV cache, on average.
     pub fn context(&self) -> u32 {
-        mean(self.lengths.iter().map(|&(p, n)| f64::from(p) + f64::from(n) / 2.0)).round() as u32
+        let context = self.lengths.iter().map(|&(p, n)| u64::from(p) + u64::from(n) / 2);
+        (context.sum::<u64>() / self.lengths.len().max(1) as u64) as u32
     }
 
     /// Time of a step in which `batch` sequences decode.

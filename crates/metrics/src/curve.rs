@@ -18,7 +18,7 @@ pub fn fit_prefill(points: &[(u32, Duration)]) -> Option<PrefillFit> {
     // In units of the longest prompt, so that all three columns are of like size.
     let rows = Array2::from_shape_fn((measured.len(), 3), |(row, power)| {
         let (tokens, seconds) = measured[row];
-        (tokens / longest).powi(power as i32) / seconds
+        [1.0, tokens / longest, (tokens / longest).powi(2)][power] / seconds
     });
     let (coefficients, _) = nnls::nnls(rows.view(), Array1::ones(measured.len()).view());
     let curve = PrefillCurve {

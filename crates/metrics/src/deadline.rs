@@ -173,7 +173,6 @@ pub mod optional_span {
     use super::DeadlineRule;
 
     /// Writes a duration in one unit.
-    #[expect(clippy::ref_option, reason = "the signature that serde calls")]
     pub fn serialize<S: Serializer>(
         span: &Option<Duration>,
         serializer: S,

@@ -78,7 +78,7 @@ pub fn fluidity(inter_token_ns: &[u64], deadlines: Deadlined, rule: &FluidityRul
     if rule.counting == CountingRule::Etalon {
         return etalon(inter_token_ns, deadlines, rule);
     }
-    let most_slack = rule.max_slack.map_or(i128::MAX, |most| most.as_nanos() as i128);
+    let most_slack = rule.max_slack.map_or(i128::MAX, |most| most.as_nanos().cast_signed());
     let next = i128::from(deadlines.next_ns.max(1));
     let mut result = Fluidity { met: 0, missed: 0 };
     let mut slack: i128 = 0;
@@ -138,7 +138,7 @@ fn etalon(inter_token_ns: &[u64], deadlines: Deadlined, rule: &FluidityRule) -> 
     result
 }
 
-/// Python's `a // b` on floats, as CPython's `float_floor_div` computes it: by the remainder, which
+/// Python's `a // b` on floats, as `CPython`'s `float_floor_div` computes it: by the remainder, which
 /// is exact, and not by rounding a quotient.
 fn floor_divide(a: f64, b: f64) -> f64 {
     let remainder = a % b;
@@ -150,6 +150,7 @@ fn floor_divide(a: f64, b: f64) -> f64 {
 }
 
 #[cfg(test)]
+#[expect(clippy::float_cmp, reason = "exact results are what is tested")]
 mod tests {
     use super::*;
     use proptest::prelude::*;

@@ -131,6 +131,7 @@ fn etalon_least_deadline(gaps: &[u64], rule: &FluidityRule) -> f64 {
 }
 
 #[cfg(test)]
+#[expect(clippy::float_cmp, reason = "exact results are what is tested")]
 mod tests {
     use super::*;
     use proptest::prelude::*;

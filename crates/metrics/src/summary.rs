@@ -160,7 +160,9 @@ pub fn summarise(traces: &[&Trace], scoring: &Scoring) -> RunSummary {
     let tpot = latency(|l| l.tpot);
     let tbt = tbt(&scored);
     let mut stalls = Stalls::default();
-    scored.iter().for_each(|request| stalls.add(&request.gaps, scoring.stall_limit));
+    for request in &scored {
+        stalls.add(&request.gaps, scoring.stall_limit);
+    }
     let rate = |with_first_token: bool| fluid_rate(&scored, scoring, with_first_token);
     let is_etalon = scoring.fluidity.counting == CountingRule::Etalon;
     RunSummary {

@@ -5,5 +5,5 @@ use std::process::ExitCode;
 use metron_schedulers::Registry;
 
 fn main() -> ExitCode {
-    metron_cli::main_with(Registry::default())
+    metron_cli::main_with(&Registry::default())
 }

@@ -181,7 +181,8 @@ fn check_error(
     expected: &str,
 ) {
     let submissions = vec![submission(0, 0, 4, 3)];
-    let error = run(&mut policy(plan), submissions, None, &mut Record::default()).unwrap_err();
+    let error = run(&mut policy(plan), submissions, None, &mut Record::default());
+    let error = error.expect_err("the policy misbehaves");
     assert_eq!(error.to_string(), expected);
 }
 
@@ -350,7 +351,7 @@ fn check_tokens(submissions: &[Submission], record: &Record) -> Result<(), TestC
     for Submission { request, .. } in submissions {
         let own = record.tokens.iter().filter(|token| token.request == request.id);
         let indices: Vec<u32> = own.map(|token| token.index).collect();
-        prop_assert_eq!(indices, (0..request.output_tokens.unwrap()).collect::<Vec<_>>());
+        prop_assert_eq!(indices, (0..request.max_tokens).collect::<Vec<_>>());
     }
     let mut ended: Vec<u32> = record.ends.iter().map(|end| end.request.0).collect();
     ended.sort_unstable();

@@ -65,7 +65,7 @@ fn check_rate(field: &str, value: f64) -> Result<(), WorkloadError> {
     Err(bad(field, value, "a number above 0"))
 }
 
-pub(crate) fn bad(field: &str, value: impl ToString, allowed: &str) -> WorkloadError {
+pub(crate) fn bad(field: &str, value: impl std::fmt::Display, allowed: &str) -> WorkloadError {
     WorkloadError::BadNumber {
         field: field.to_owned(),
         value: value.to_string(),
