@@ -15,6 +15,7 @@ transformers computes from them in f32. The weights depend on the version of tor
 the logits are made together.
 """
 
+import copy
 import json
 import sys
 from pathlib import Path
@@ -193,10 +194,12 @@ def write_tiny(name, model, dtype, **save):
     generator = torch.Generator().manual_seed(7)
     for parameter_name, parameter in model.named_parameters():
         noise = torch.randn(parameter.shape, generator=generator) * 0.25
-        parameter.copy_(noise + 1.0 if "norm" in parameter_name else noise)
-    model.to(dtype).save_pretrained(DATA / name, **save)
+        values = noise + 1.0 if "norm" in parameter_name else noise
+        parameter.copy_(values.to(dtype))
+    # A copy is converted, because that rounds the frequencies of the rotary embedding too.
+    copy.deepcopy(model).to(dtype).save_pretrained(DATA / name, **save)
     (DATA / name / "generation_config.json").unlink(missing_ok=True)
-    model = model.to(torch.float32).eval()
+    model.eval()
     ids = torch.randint(SMALL["vocab_size"], (96,), generator=generator)
     positions = [0, 1, 15, 16, 40, 95]
     logits = model(ids.unsqueeze(0)).logits[0]

@@ -30,8 +30,8 @@ pub struct ModelConfig {
     /// Base of the rotary embedding.
     #[serde(default = "default_rope_theta")]
     pub rope_theta: f64,
-    /// How the rotary embedding is stretched for longer contexts.
-    #[serde(default)]
+    /// How the rotary embedding is stretched for longer contexts; in newer files also its base.
+    #[serde(default, alias = "rope_parameters")]
     pub rope_scaling: Option<RopeScaling>,
     /// Whether the embedding is the output projection too.
     #[serde(default)]
@@ -42,9 +42,22 @@ pub struct ModelConfig {
     /// Whether the window is used (Qwen2 carries one and does not use it).
     #[serde(default)]
     pub use_sliding_window: Option<bool>,
+    /// Whether queries, keys and values have biases that the family does not have by itself.
+    #[serde(default)]
+    pub attention_bias: bool,
+    /// Whether the feed-forward layer has biases.
+    #[serde(default)]
+    pub mlp_bias: bool,
+    /// Activation of the feed-forward layer.
+    #[serde(default = "silu")]
+    pub hidden_act: String,
     /// Id or ids of the tokens that end a sequence.
     #[serde(default)]
     pub eos_token_id: Option<TokenIds>,
+}
+
+fn silu() -> String {
+    "silu".to_owned()
 }
 
 fn default_rope_theta() -> f64 {
@@ -67,6 +80,9 @@ pub struct RopeScaling {
     /// Which rule.
     #[serde(alias = "type")]
     pub rope_type: RopeType,
+    /// The base, in files that have it here.
+    #[serde(default)]
+    pub rope_theta: Option<f64>,
     /// How far frequencies are stretched.
     #[serde(default = "one")]
     pub factor: f64,
@@ -165,13 +181,21 @@ impl ModelConfig {
         check("head_dim", dim, dim.is_multiple_of(2) && dim > 0, "even and above 0")?;
         let eps = self.rms_norm_eps;
         check("rms_norm_eps", eps, eps > 0.0 && eps < 1.0, "above 0 and below 1")?;
-        let theta = self.rope_theta;
+        let theta = self.rope_base();
         check("rope_theta", theta, theta.is_finite() && theta >= 1.0, "at least 1 and finite")?;
+        check("attention_bias", self.attention_bias, !self.attention_bias, "false")?;
+        check("mlp_bias", self.mlp_bias, !self.mlp_bias, "false")?;
+        check("hidden_act", &self.hidden_act, self.hidden_act == "silu", "silu")?;
         if let Some(window) = self.sliding_window.filter(|_| self.window_is_used()) {
             let whole = window >= self.max_position_embeddings;
             check("sliding_window", window, whole, "at least max_position_embeddings, or unused")?;
         }
         Ok(())
+    }
+
+    /// Base of the rotary embedding, wherever the file has it.
+    pub fn rope_base(&self) -> f64 {
+        self.rope_scaling.as_ref().and_then(|s| s.rope_theta).unwrap_or(self.rope_theta)
     }
 
     fn window_is_used(&self) -> bool {

@@ -8,6 +8,7 @@ use crate::config::ModelConfig;
 use crate::hub::{ConfigSource, ModelFiles, WeightFiles};
 use crate::linear::Layouts;
 use crate::model::Model;
+use crate::plan::ForwardPlan;
 use crate::weights::{
     DummyWeights, GgufWeights, LoadError, SafetensorsWeights, Weights, check_complete,
 };
@@ -179,6 +180,18 @@ impl LoadedModel {
     /// Its shape.
     pub fn config(&self) -> &ModelConfig {
         self.model.config()
+    }
+
+    /// The logits of the token after `token_ids`, `[vocabulary]`, by one forward pass of their own:
+    /// what a comparison with another implementation needs.
+    pub fn logits_after(&self, token_ids: &[u32]) -> candle_core::Result<Vec<f32>> {
+        const BLOCK: usize = 16;
+        let blocks = token_ids.len().div_ceil(BLOCK);
+        let mut plan = ForwardPlan::default();
+        plan.push(token_ids, 0, 0..blocks as u32, true);
+        let mut cache = self.model.new_cache(blocks, BLOCK)?;
+        let logits = self.model.forward(&plan, &mut cache)?;
+        logits.map_or(Ok(Vec::new()), |logits| logits.squeeze(0)?.to_vec1())
     }
 
     /// Bytes of the KV cache in one block of `block_size` positions, all layers together.

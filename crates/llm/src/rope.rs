@@ -45,7 +45,7 @@ impl Rope {
 fn frequencies(config: &ModelConfig) -> Vec<f64> {
     let dim = config.head_width();
     (0..dim / 2)
-        .map(|i| config.rope_theta.powf(-2.0 * i as f64 / dim as f64))
+        .map(|i| config.rope_base().powf(-2.0 * i as f64 / dim as f64))
         .map(|frequency| config.rope_scaling.as_ref().map_or(frequency, |s| scale(s, frequency)))
         .collect()
 }

@@ -93,6 +93,9 @@ impl GgufWeights {
             tie_word_embeddings: !self.content.tensor_infos.contains_key("output.weight"),
             sliding_window: None,
             use_sliding_window: None,
+            attention_bias: false,
+            mlp_bias: false,
+            hidden_act: "silu".to_owned(),
             eos_token_id: eos.map(|id| TokenIds::One(id as u32)),
         })
     }
