@@ -79,8 +79,8 @@ pub struct StallStory {
     pub gap: Duration,
     /// Steps that ended meanwhile.
     pub steps: u32,
-    /// The longest of them.
-    pub step: u64,
+    /// The longest of them; `None` in a trace without steps.
+    pub step: Option<u64>,
     /// Prefills (and recomputations) of other requests meanwhile: request and tokens, the largest
     /// first.
     pub behind: Vec<(RequestId, u32)>,
@@ -104,6 +104,7 @@ impl Comparison {
                     pooled: summarise(&traces, scoring),
                     longest_stall: own
                         .iter()
+                        .rev() // the first of equals
                         .filter_map(|run| longest_stall(run))
                         .max_by_key(|story| story.gap),
                 }
@@ -115,12 +116,15 @@ impl Comparison {
     }
 }
 
+/// The longest gap of a run, the first of equals.
 fn longest_stall(run: &RunOf<'_>) -> Option<StallStory> {
     let (timeline, token) = timelines(run.trace)
         .into_iter()
+        .rev()
         .filter_map(|timeline| {
             let gaps = timeline.inter_token_ns();
-            let (token, gap) = gaps.iter().enumerate().skip(1).max_by_key(|(_, gap)| **gap)?;
+            let later = gaps.iter().enumerate().skip(1);
+            let (token, gap) = later.rev().max_by_key(|(_, gap)| **gap)?;
             Some((*gap, (timeline, token)))
         })
         .max_by_key(|(gap, _)| *gap)?
@@ -131,7 +135,8 @@ fn longest_stall(run: &RunOf<'_>) -> Option<StallStory> {
     let mut prefills: BTreeMap<RequestId, u32> = BTreeMap::new();
     for work in meanwhile.iter().flat_map(|step| &step.work) {
         if work.kind != WorkKind::Decode && work.request != timeline.request {
-            *prefills.entry(work.request).or_default() += work.tokens;
+            let tokens = prefills.entry(work.request).or_default();
+            *tokens = tokens.saturating_add(work.tokens);
         }
     }
     let mut behind: Vec<(RequestId, u32)> = prefills.into_iter().collect();
@@ -142,7 +147,7 @@ fn longest_stall(run: &RunOf<'_>) -> Option<StallStory> {
         token: token as u32,
         gap: to - from,
         steps: meanwhile.len() as u32,
-        step: meanwhile.iter().max_by_key(|step| step.took()).map_or(0, |step| step.index),
+        step: meanwhile.iter().rev().max_by_key(|step| step.took()).map(|step| step.index),
         behind,
         was_preempted: meanwhile
             .iter()
@@ -159,21 +164,22 @@ fn sentences(policies: &[PolicyRow]) -> Vec<String> {
         .collect()
 }
 
-/// The policies with the smallest and the largest value; `None` if they are alike.
+/// The policies with the smallest and the largest value; `None` if those read alike.
 fn extremes(
     policies: &[PolicyRow],
     of: impl Fn(&PolicyRow) -> Option<f64>,
+    text: fn(f64) -> String,
 ) -> Option<[(&PolicyRow, f64); 2]> {
     let mut valued: Vec<(&PolicyRow, f64)> =
         policies.iter().filter_map(|row| Some((row, of(row)?))).collect();
     valued.sort_by(|a, b| a.1.total_cmp(&b.1));
     let (least, most) = (*valued.first()?, *valued.last()?);
-    (least.1 < most.1).then_some([least, most])
+    (text(least.1) != text(most.1)).then_some([least, most])
 }
 
 fn stall_sentence(policies: &[PolicyRow]) -> Option<String> {
     let longest = |row: &PolicyRow| Some(row.longest_stall.as_ref()?.gap.as_secs_f64());
-    let [(best, shortest), (worst, gap)] = extremes(policies, longest)?;
+    let [(best, shortest), (worst, gap)] = extremes(policies, longest, seconds)?;
     let story = worst.longest_stall.as_ref()?;
     let why = match (story.was_preempted, story.behind.as_slice()) {
         (true, _) => ", preempted and computed again".to_owned(),
@@ -185,14 +191,14 @@ fn stall_sentence(policies: &[PolicyRow]) -> Option<String> {
             story.steps
         ),
     };
+    let step = story.step.map_or_else(String::new, |step| format!("step {step} of "));
     Some(format!(
-        "The longest stall was {}'s: {} waited {} for its token {}, in step {} of replicate {}{why}; \
+        "The longest stall was {}'s: {} waited {} for its token {}, in {step}replicate {}{why}; \
          {}'s longest was {}.",
         worst.policy,
         story.request,
         seconds(gap),
         story.token,
-        story.step,
         story.replicate + 1,
         best.policy,
         seconds(shortest),
@@ -200,7 +206,8 @@ fn stall_sentence(policies: &[PolicyRow]) -> Option<String> {
 }
 
 fn wait_sentence(policies: &[PolicyRow]) -> Option<String> {
-    let [(best, shortest), (worst, longest)] = extremes(policies, |row| row.pooled.ttft.p50)?;
+    let [(best, shortest), (worst, longest)] =
+        extremes(policies, |row| row.pooled.ttft.p50, seconds)?;
     let waiting = worst.pooled.scheduling_delay.p50;
     let queued = waiting.filter(|delay| *delay > longest / 2.0).map_or_else(String::new, |delay| {
         format!(", of which {} were spent waiting to be scheduled", seconds(delay))
@@ -215,14 +222,19 @@ fn wait_sentence(policies: &[PolicyRow]) -> Option<String> {
 }
 
 fn fluidity_sentence(policies: &[PolicyRow]) -> Option<String> {
-    let [(worst, least), (best, most)] = extremes(policies, |row| row.pooled.fluidity.share_fluid)?;
+    let [(worst, least), (best, most)] =
+        extremes(policies, |row| row.pooled.fluidity.share_fluid, percent)?;
     Some(format!(
-        "{} kept {:.0} % of the requests fluid (fluidity-index of at least 0.9), {} {:.0} %.",
+        "{} kept {} of the requests fluid (fluidity-index of at least 0.9), {} {}.",
         best.policy,
-        most * 100.0,
+        percent(most),
         worst.policy,
-        least * 100.0,
+        percent(least),
     ))
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.0} %", share * 100.0)
 }
 
 /// A time with three digits and a unit that suits it.

@@ -4,21 +4,20 @@ use metron_trace::{PrefillCurve, PrefillFit};
 use ndarray::{Array1, Array2};
 
 /// Fits `a + b P + c P^2` to isolated prefill times, by non-negative least squares on relative
-/// errors, so that a short prompt counts as much as a long one. `None` without points.
+/// errors, so that a short prompt counts as much as a long one. Points without tokens or without
+/// time are left out; `None` without points.
 pub fn fit_prefill(points: &[(u32, Duration)]) -> Option<PrefillFit> {
     let measured: Vec<(f64, f64)> = points
         .iter()
         .map(|(tokens, time)| (f64::from(*tokens), time.as_secs_f64()))
-        .filter(|(_, seconds)| *seconds > 0.0)
+        .filter(|(tokens, seconds)| *tokens > 0.0 && *seconds > 0.0)
         .collect();
-    let longest = measured.iter().map(|(tokens, _)| *tokens).fold(f64::NAN, f64::max);
-    if longest.is_nan() {
-        return None;
-    }
+    let longest = measured.iter().map(|(tokens, _)| *tokens).reduce(f64::max)?;
     // In units of the longest prompt, so that all three columns are of like size.
     let rows = Array2::from_shape_fn((measured.len(), 3), |(row, power)| {
         let (tokens, seconds) = measured[row];
-        [1.0, tokens / longest, (tokens / longest).powi(2)][power] / seconds
+        let share = tokens / longest;
+        [1.0, share, share * share][power] / seconds
     });
     let (coefficients, _) = nnls::nnls(rows.view(), Array1::ones(measured.len()).view());
     let curve = PrefillCurve {
@@ -41,6 +40,7 @@ mod tests {
     #[test]
     fn nothing_is_fitted_to_nothing() {
         assert_eq!(fit_prefill(&[]), None);
+        assert_eq!(fit_prefill(&[(0, Duration::from_millis(1)), (9, Duration::ZERO)]), None);
     }
 
     #[test]

@@ -33,8 +33,8 @@ impl DeadlineRule {
         let first_token = match self.first_token {
             FirstTokenRule::Recorded => recorded?.first_token,
             FirstTokenRule::Fixed(deadline) => deadline,
-            FirstTokenRule::PredictedPlus(slack) => predicted()? + slack,
-            FirstTokenRule::PredictedTimes(factor) => predicted()?.mul_f64(factor),
+            FirstTokenRule::PredictedPlus(slack) => predicted()?.saturating_add(slack),
+            FirstTokenRule::PredictedTimes(factor) => times(predicted()?, factor),
         };
         let next_token = match self.next_token {
             Some(deadline) => deadline,
@@ -48,6 +48,11 @@ impl DeadlineRule {
         let rule = self.first_token;
         matches!(rule, FirstTokenRule::PredictedPlus(_) | FirstTokenRule::PredictedTimes(_))
     }
+}
+
+/// `span * factor`; a product beyond the longest time is the longest time.
+fn times(span: Duration, factor: f64) -> Duration {
+    Duration::try_from_secs_f64(span.as_secs_f64() * factor).unwrap_or(Duration::MAX)
 }
 
 /// The first token's deadline, after the arrival.
@@ -208,6 +213,36 @@ mod tests {
         check("predicted + 300ms", FirstTokenRule::PredictedPlus(Duration::from_millis(300)));
         check("predicted*2.5", FirstTokenRule::PredictedTimes(2.5));
         check("recorded", FirstTokenRule::Recorded);
+    }
+
+    #[test]
+    fn a_rule_takes_the_prediction_the_record_or_neither() {
+        let ms = Duration::from_millis;
+        let curve = PrefillCurve { a: 0.1, b: 0.001, c: 0.0 };
+        let recorded = Deadlines { first_token: ms(7), next_token: ms(9) };
+        let first = |text: &str, recorded, curve| {
+            let first_token = text.parse().expect("a rule");
+            let rule = DeadlineRule { first_token, next_token: Some(ms(50)) };
+            rule.of(400, recorded, curve).map(|deadlines| deadlines.first_token)
+        };
+        assert_eq!(first("200ms", None, None), Some(ms(200)));
+        assert_eq!(first("predicted + 300ms", None, Some(&curve)), Some(ms(800)));
+        assert_eq!(first("predicted * 3", None, Some(&curve)), Some(ms(1500)));
+        assert_eq!(first("predicted * 3", Some(recorded), None), None);
+        assert_eq!(first("recorded", Some(recorded), Some(&curve)), Some(ms(7)));
+        assert_eq!(first("recorded", None, Some(&curve)), None);
+        assert_eq!(DeadlineRule::RECORDED.of(400, Some(recorded), None), Some(recorded));
+    }
+
+    #[test]
+    fn a_deadline_beyond_all_time_is_the_longest_time() {
+        let curve = PrefillCurve { a: 1.0, b: 1.0, c: 0.0 };
+        for text in ["predicted * 1e300", "predicted + 18446744073709549000s"] {
+            let first_token = text.parse().expect("a rule");
+            let rule = DeadlineRule { first_token, next_token: Some(Duration::from_secs(1)) };
+            let deadlines = rule.of(9, None, Some(&curve)).expect("there is a curve");
+            assert!(deadlines.first_token > Duration::from_secs(1 << 62), "{text}");
+        }
     }
 
     #[test]

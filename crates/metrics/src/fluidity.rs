@@ -3,6 +3,8 @@ use std::time::Duration;
 use metron_trace::Deadlines;
 use serde::{Deserialize, Serialize};
 
+use crate::etalon;
+
 /// How a late token's missed deadlines are counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -47,9 +49,15 @@ pub struct Deadlined {
 
 impl From<Deadlines> for Deadlined {
     fn from(deadlines: Deadlines) -> Self {
-        let ns = |span: Duration| u64::try_from(span.as_nanos()).unwrap_or(u64::MAX);
-        Self { first_ns: ns(deadlines.first_token), next_ns: ns(deadlines.next_token).max(1) }
+        Self {
+            first_ns: nanoseconds(deadlines.first_token),
+            next_ns: nanoseconds(deadlines.next_token).max(1),
+        }
     }
+}
+
+fn nanoseconds(span: Duration) -> u64 {
+    u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// Deadlines met and missed by one stream.
@@ -64,7 +72,7 @@ pub struct Fluidity {
 impl Fluidity {
     /// `met / (met + missed)`; `None` where there was no deadline at all.
     pub fn index(&self) -> Option<f64> {
-        let all = self.met + self.missed;
+        let all = u128::from(self.met) + u128::from(self.missed);
         (all > 0).then(|| self.met as f64 / all as f64)
     }
 }
@@ -73,89 +81,79 @@ impl Fluidity {
 /// being early earns slack for later ones; a token later than its deadline and the slack misses
 /// every deadline that passed, and the next is counted from it.
 ///
-/// `inter_token_ns` are `T_0 .. T_{n-1}`.
+/// `inter_token_ns` are `T_0 .. T_{n-1}`. The counts are exact for every stream that ends within
+/// 584 years of its arrival: slack saturates at `u64::MAX` nanoseconds, which such a stream cannot
+/// use up.
+///
+/// The index never falls when a deadline grows, and never rises when a token and all after it come
+/// later. It may rise when one token **alone** comes later, because a miss resets the slack:
+///
+/// ```
+/// use metron_metrics::{Deadlined, FluidityRule, fluidity};
+///
+/// let deadlines = Deadlined { first_ns: 3, next_ns: 12 };
+/// let index = |gaps| fluidity(gaps, deadlines, &FluidityRule::default()).index();
+/// assert_eq!(index(&[5, 21]), Some(0.0));
+/// assert_eq!(index(&[20, 6]), Some(1.0 / 3.0)); // the first came 15 later, the last when it did
+/// ```
 pub fn fluidity(inter_token_ns: &[u64], deadlines: Deadlined, rule: &FluidityRule) -> Fluidity {
-    if rule.counting == CountingRule::Etalon {
-        return etalon(inter_token_ns, deadlines, rule);
-    }
-    let most_slack = rule.max_slack.map_or(i128::MAX, |most| most.as_nanos().cast_signed());
-    let next = i128::from(deadlines.next_ns.max(1));
-    let mut result = Fluidity { met: 0, missed: 0 };
-    let mut slack: i128 = 0;
-    for (i, &gap) in inter_token_ns.iter().enumerate() {
-        if i == 0 && !rule.with_first_token {
-            continue;
+    let next_ns = deadlines.next_ns.max(1);
+    match rule.counting {
+        CountingRule::Exact => {
+            count(inter_token_ns, deadlines, rule, |late_ns| late_ns.div_ceil(next_ns))
         }
-        let deadline = if i == 0 { i128::from(deadlines.first_ns) } else { next };
-        let early = deadline + slack - i128::from(gap);
-        if early >= 0 {
-            slack = early.min(most_slack);
+        CountingRule::Paper => {
+            count(inter_token_ns, deadlines, rule, |late_ns| (late_ns / next_ns).saturating_add(1))
+        }
+        CountingRule::PerToken => count(inter_token_ns, deadlines, rule, |_| 1),
+        CountingRule::Etalon => etalon::fluidity(inter_token_ns, deadlines, rule),
+    }
+}
+
+/// The recursion. `missed_by` says how many deadlines a token misses that is so late.
+fn count(
+    inter_token_ns: &[u64],
+    deadlines: Deadlined,
+    rule: &FluidityRule,
+    missed_by: impl Fn(u64) -> u64,
+) -> Fluidity {
+    let most_slack = rule.max_slack.map_or(u64::MAX, nanoseconds);
+    let mut result = Fluidity { met: 0, missed: 0 };
+    let mut slack = 0;
+    let mut take = |gap: u64, due: u64| {
+        let allowed = due.saturating_add(slack);
+        if let Some(left) = allowed.checked_sub(gap) {
+            slack = left.min(most_slack);
             result.met += 1;
         } else {
-            let late = early.unsigned_abs();
-            let next = next.unsigned_abs();
-            let missed = match rule.counting {
-                CountingRule::Exact => late.div_ceil(next),
-                CountingRule::Paper => late / next + 1,
-                CountingRule::PerToken | CountingRule::Etalon => 1,
-            };
-            result.missed = result.missed.saturating_add(u64::try_from(missed).unwrap_or(u64::MAX));
+            result.missed = result.missed.saturating_add(missed_by(gap - allowed));
             slack = 0;
         }
+    };
+    let Some((first, later)) = inter_token_ns.split_first() else { return result };
+    if rule.with_first_token {
+        take(*first, deadlines.first_ns);
+    }
+    let next_ns = deadlines.next_ns.max(1);
+    for gap in later {
+        take(*gap, next_ns);
     }
     result
-}
-
-/// The original code's arithmetic (`etalon/metrics/metric_utils.py`): float seconds, `//` on them,
-/// and the first token's misses counted in units of `D_d` beyond `D_p`.
-fn etalon(inter_token_ns: &[u64], deadlines: Deadlined, rule: &FluidityRule) -> Fluidity {
-    let seconds = |ns: u64| ns as f64 / 1e9;
-    let (first, next) = (seconds(deadlines.first_ns), seconds(deadlines.next_ns));
-    let most_slack = rule.max_slack.map_or(f64::INFINITY, |most| most.as_secs_f64());
-    let mut result = Fluidity { met: 0, missed: 0 };
-    let mut slack = 0.0;
-    for (i, &gap) in inter_token_ns.iter().enumerate() {
-        if i == 0 && !rule.with_first_token {
-            continue;
-        }
-        let gap = seconds(gap);
-        let deadline = if i == 0 { first } else { next };
-        if gap <= deadline + slack {
-            slack = (slack + (deadline - gap)).min(most_slack);
-            result.met += 1;
-        } else {
-            let missed = if i == 0 {
-                1.0 + floor_divide(gap - slack - first, next)
-            } else {
-                floor_divide(gap - slack, next)
-            };
-            #[expect(clippy::cast_sign_loss, reason = "a late token's quotient is not negative")]
-            let missed = missed.max(0.0) as u64;
-            result.missed += missed;
-            slack = 0.0;
-        }
-    }
-    result
-}
-
-/// Python's `a // b` on floats, as `CPython`'s `float_floor_div` computes it: by the remainder, which
-/// is exact, and not by rounding a quotient.
-fn floor_divide(a: f64, b: f64) -> f64 {
-    let remainder = a % b;
-    let quotient = (a - remainder) / b;
-    let quotient =
-        if remainder != 0.0 && (b < 0.0) != (remainder < 0.0) { quotient - 1.0 } else { quotient };
-    let floor = quotient.floor();
-    if quotient - floor > 0.5 { floor + 1.0 } else { floor }
 }
 
 #[cfg(test)]
-#[expect(clippy::float_cmp, reason = "exact results are what is tested")]
 mod tests {
     use super::*;
     use proptest::prelude::*;
 
     const MS: u64 = 1_000_000;
+
+    const INTEGER_RULES: [CountingRule; 3] =
+        [CountingRule::Exact, CountingRule::Paper, CountingRule::PerToken];
+
+    fn rule(counting: CountingRule) -> FluidityRule {
+        FluidityRule { counting, ..FluidityRule::default() }
+    }
 
     fn score(gaps: &[u64], first_ns: u64, next_ns: u64) -> (u64, u64) {
         let f = fluidity(gaps, Deadlined { first_ns, next_ns }, &FluidityRule::default());
@@ -190,31 +188,34 @@ mod tests {
     }
 
     #[test]
-    fn no_deadline_is_no_index() {
-        let rule = FluidityRule { with_first_token: false, ..FluidityRule::default() };
+    fn no_deadline_is_no_index_in_any_setting() {
         let deadlines = Deadlined { first_ns: 1, next_ns: 1 };
-        assert_eq!(fluidity(&[], deadlines, &FluidityRule::default()).index(), None);
-        assert_eq!(fluidity(&[5], deadlines, &rule).index(), None);
+        for counting in INTEGER_RULES.into_iter().chain([CountingRule::Etalon]) {
+            let decode = FluidityRule { with_first_token: false, ..rule(counting) };
+            assert_eq!(fluidity(&[], deadlines, &rule(counting)).index(), None);
+            assert_eq!(fluidity(&[5], deadlines, &decode).index(), None);
+        }
     }
 
     #[test]
     fn bounded_slack_does_not_carry_a_burst() {
-        let rule =
+        let bounded =
             FluidityRule { max_slack: Some(Duration::from_nanos(10)), ..FluidityRule::default() };
         let burst = [0, 0, 0, 0, 100];
         let deadlines = Deadlined { first_ns: 50, next_ns: 50 };
         assert_eq!(fluidity(&burst, deadlines, &FluidityRule::default()).missed, 0);
-        assert_eq!(fluidity(&burst, deadlines, &rule).missed, 1);
+        assert_eq!(fluidity(&burst, deadlines, &bounded).missed, 1);
     }
 
-    /// Constant gaps of k deadlines, the first token on time: `(n - 1) (k - 1)` missed.
     #[test]
-    fn a_stream_at_a_multiple_of_the_deadline_misses_all_between() {
-        for k in 1..6 {
-            let mut gaps = vec![k * MS; 9];
-            gaps[0] = 0;
-            let missed = if k == 1 { 0 } else { 8 * (k - 1) };
-            assert_eq!(score(&gaps, 0, MS).1, missed, "k = {k}");
+    fn the_longest_times_are_counted_without_overflow() {
+        for counting in INTEGER_RULES.into_iter().chain([CountingRule::Etalon]) {
+            let deadlines = Deadlined { first_ns: 0, next_ns: 1 };
+            let late = fluidity(&[u64::MAX, u64::MAX], deadlines, &rule(counting));
+            assert!(late.index().is_some_and(|index| index < 0.5), "{counting:?}: {late:?}");
+            let deadlines = Deadlined { first_ns: u64::MAX, next_ns: u64::MAX };
+            let early = fluidity(&[0, u64::MAX, 0], deadlines, &rule(counting));
+            assert_eq!(early, Fluidity { met: 3, missed: 0 });
         }
     }
 
@@ -222,34 +223,99 @@ mod tests {
         fn a_stream()(gaps in proptest::collection::vec(0_u64..200, 0..40)) -> Vec<u64> { gaps }
     }
 
-    fn index(gaps: &[u64], first_ns: u64, next_ns: u64, counting: CountingRule) -> f64 {
-        let rule = FluidityRule { counting, ..FluidityRule::default() };
-        fluidity(gaps, Deadlined { first_ns, next_ns }, &rule).index().unwrap_or(1.0)
+    prop_compose! {
+        fn any_rule()(
+            counting in prop::sample::select(INTEGER_RULES.to_vec()),
+            with_first_token: bool,
+            max_slack in proptest::option::of(0_u64..300),
+        ) -> FluidityRule {
+            let max_slack = max_slack.map(Duration::from_nanos);
+            FluidityRule { counting, with_first_token, max_slack }
+        }
+    }
+
+    /// A stream without an index counts as perfect, so that it compares.
+    fn index(gaps: &[u64], first_ns: u64, next_ns: u64, rule: &FluidityRule) -> f64 {
+        fluidity(gaps, Deadlined { first_ns, next_ns }, rule).index().unwrap_or(1.0)
+    }
+
+    /// The definition, word for word, in integers too wide to overflow.
+    fn by_definition(gaps: &[u64], first: u64, next: u64, rule: &FluidityRule) -> (u64, u64) {
+        let (mut slack, mut met, mut missed) = (0_i128, 0, 0_i128);
+        let most = rule.max_slack.map_or(i128::MAX, |most| i128::from(nanoseconds(most)));
+        let next = i128::from(next);
+        for (i, gap) in gaps.iter().enumerate().skip(usize::from(!rule.with_first_token)) {
+            let due = if i == 0 { i128::from(first) } else { next };
+            let late = i128::from(*gap) - slack - due;
+            if late <= 0 {
+                met += 1;
+                slack = (-late).min(most);
+                continue;
+            }
+            missed += match rule.counting {
+                CountingRule::Exact => (late + next - 1) / next,
+                CountingRule::Paper => late / next + 1,
+                CountingRule::PerToken | CountingRule::Etalon => 1,
+            };
+            slack = 0;
+        }
+        (met, u64::try_from(missed).expect("as many deadlines as nanoseconds at most"))
     }
 
     proptest! {
         #[test]
+        fn the_counts_are_those_of_the_definition(
+            gaps in a_stream(), first in 0_u64..100, next in 1_u64..100, rule in any_rule(),
+        ) {
+            let got = fluidity(&gaps, Deadlined { first_ns: first, next_ns: next }, &rule);
+            prop_assert_eq!((got.met, got.missed), by_definition(&gaps, first, next, &rule));
+        }
+
+        /// Deadlines near the end of the clock, where slack saturates.
+        #[test]
+        fn saturated_slack_counts_as_slack_without_end(
+            parts in proptest::collection::vec(any::<u64>(), 1..20),
+            first in any::<u64>(), next in 1_u64.., rule in any_rule(),
+        ) {
+            let rule = FluidityRule { max_slack: None, ..rule };
+            // Gaps of a stream add up to a time that a clock can show.
+            let gaps: Vec<u64> = parts.iter().map(|part| part / parts.len() as u64).collect();
+            let got = fluidity(&gaps, Deadlined { first_ns: first, next_ns: next }, &rule);
+            prop_assert_eq!((got.met, got.missed), by_definition(&gaps, first, next, &rule));
+        }
+
+        #[test]
+        fn the_index_is_a_share(
+            gaps in a_stream(), first in 0_u64..100, next in 1_u64..100, rule in any_rule(),
+        ) {
+            let counted = fluidity(&gaps, Deadlined { first_ns: first, next_ns: next }, &rule);
+            let scored = gaps.len().saturating_sub(usize::from(!rule.with_first_token));
+            prop_assert!(counted.index().is_none_or(|index| (0.0..=1.0).contains(&index)));
+            prop_assert_eq!(counted.index().is_none(), scored == 0);
+            prop_assert!(counted.met + counted.missed >= scored as u64);
+        }
+
+        #[test]
         fn the_index_never_falls_when_a_deadline_grows(
             gaps in a_stream(), first in 0_u64..100, next in 1_u64..100, more in 0_u64..100,
+            rule in any_rule(),
         ) {
-            for counting in [CountingRule::Exact, CountingRule::Paper, CountingRule::PerToken] {
-                let before = index(&gaps, first, next, counting);
-                prop_assert!(index(&gaps, first + more, next, counting) >= before);
-                prop_assert!(index(&gaps, first, next + more, counting) >= before);
-            }
+            let before = index(&gaps, first, next, &rule);
+            prop_assert!(index(&gaps, first + more, next, &rule) >= before);
+            prop_assert!(index(&gaps, first, next + more, &rule) >= before);
         }
 
         #[test]
         fn the_index_never_rises_when_a_token_and_all_after_it_come_later(
             gaps in proptest::collection::vec(0_u64..200, 1..40),
             at in any::<prop::sample::Index>(),
-            by in 0_u64..300, first in 0_u64..100, next in 1_u64..100,
+            by in 0_u64..300, first in 0_u64..100, next in 1_u64..100, rule in any_rule(),
         ) {
-            let before = index(&gaps, first, next, CountingRule::Exact);
+            let before = index(&gaps, first, next, &rule);
             let mut later = gaps;
             let at = at.index(later.len());
             later[at] += by;
-            prop_assert!(index(&later, first, next, CountingRule::Exact) <= before);
+            prop_assert!(index(&later, first, next, &rule) <= before);
         }
 
         #[test]
@@ -259,18 +325,5 @@ mod tests {
             let scaled: Vec<u64> = gaps.iter().map(|gap| gap * by).collect();
             prop_assert_eq!(score(&gaps, first, next), score(&scaled, first * by, next * by));
         }
-
-        #[test]
-        fn python_floor_division_is_exact_for_whole_numbers(a in 0_i64..1 << 40, b in 1_i64..1 << 20) {
-            prop_assert_eq!(floor_divide(a as f64, b as f64), a.div_euclid(b) as f64);
-        }
-    }
-
-    #[test]
-    fn python_floor_division_rounds_as_python_does() {
-        assert_eq!(floor_divide(1.0, 0.1), 9.0);
-        assert_eq!(floor_divide(0.5, 0.1), 4.0);
-        assert_eq!(floor_divide(0.3, 0.1), 2.0);
-        assert_eq!(floor_divide(0.3, 0.03), 10.0);
     }
 }

@@ -7,9 +7,10 @@ use crate::timeline::Timeline;
 /// Why a request has no value of a metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Absent {
-    /// It cannot apply: the TPOT of a request of one token, the end of one still in progress.
+    /// It cannot apply, or not yet: the TPOT of a request of one token, the end of one still in
+    /// progress or never sent.
     Inapplicable,
-    /// The request failed, timed out or was withdrawn: a violation of every limit.
+    /// The request failed, timed out or was cancelled: a violation of every limit.
     Failed,
 }
 
@@ -69,7 +70,7 @@ impl Stalls {
         for gap in inter_token_ns.iter().skip(1).map(|ns| Duration::from_nanos(*ns)) {
             if gap > limit {
                 self.count += 1;
-                self.total += gap;
+                self.total = self.total.saturating_add(gap);
                 self.longest = self.longest.max(gap);
             }
         }

@@ -6,11 +6,13 @@
 mod comparison;
 mod curve;
 mod deadline;
+mod etalon;
 mod fluidity;
 mod latency;
 mod limits;
 mod percentile;
 mod rate;
+mod steps;
 mod summary;
 mod timeline;
 
@@ -21,6 +23,7 @@ pub use fluidity::{CountingRule, Deadlined, Fluidity, FluidityRule, fluidity};
 pub use latency::{Absent, Latencies, Stalls};
 pub use limits::{LimitError, RequestLimit, RequestLimits};
 pub use percentile::{Distribution, interpolated, order_statistic, supports};
-pub use rate::{FluidRate, fluid_rate, least_decode_deadline};
-pub use summary::{RunSummary, Scoring, summarise};
+pub use rate::{FluidRate, LeastDeadline, RateTarget, Stream, fluid_rate, least_decode_deadline};
+pub use steps::StepSummary;
+pub use summary::{FluiditySummary, RequestCounts, RunSummary, Scoring, summarise};
 pub use timeline::{Timeline, timelines};

@@ -1,14 +1,21 @@
 use serde::{Deserialize, Serialize};
 
+use crate::latency::Absent;
+
 /// The p-th percentile (`p` from 0 to 1) of sorted values, interpolated linearly between order
-/// statistics: NumPy's default, so that reports agree with the tools people know. `None` of none.
+/// statistics: NumPy's default, to the last bit, so that reports agree with the tools people know.
+/// `None` of none.
 pub fn interpolated(sorted: &[f64], p: f64) -> Option<f64> {
     let last = sorted.len().checked_sub(1)?;
     let at = p.clamp(0.0, 1.0) * last as f64;
-    let below = index(at.floor(), last);
-    let above = index(at.ceil(), last);
-    let (low, high) = (sorted[below], sorted[above]);
-    Some(if below == above { low } else { low + (at - at.floor()) * (high - low) })
+    let (low, high) = (sorted[index(at.floor(), last)], sorted[index(at.ceil(), last)]);
+    let part = at - at.floor();
+    // From the nearer end, as NumPy does, so that both ends are met exactly.
+    Some(match part {
+        0.0 => low,
+        part if part < 0.5 => low + (high - low) * part,
+        part => high - (high - low) * (1.0 - part),
+    })
 }
 
 /// The `ceil(p N)`-th smallest of sorted values: what objectives and the fluid token generation
@@ -39,8 +46,10 @@ pub fn supports(p: f64, n: usize) -> bool {
 pub struct Distribution {
     /// Values.
     pub n: usize,
-    /// Requests that have no value, because it cannot apply to them.
+    /// Requests that have no value because it cannot apply to them, or not yet.
     pub absent: usize,
+    /// Requests that have no value because they failed, timed out or were cancelled.
+    pub failed: usize,
     /// Their mean.
     pub mean: Option<f64>,
     /// The smallest.
@@ -56,14 +65,23 @@ pub struct Distribution {
 }
 
 impl Distribution {
-    /// Of these values, and of so many requests without one.
-    pub fn of(mut values: Vec<f64>, absent: usize) -> Self {
+    /// Of these values, and of the requests without one.
+    pub fn of(sample: impl IntoIterator<Item = Result<f64, Absent>>) -> Self {
+        let (mut values, mut absent, mut failed) = (Vec::new(), 0, 0);
+        for value in sample {
+            match value {
+                Ok(value) => values.push(value),
+                Err(Absent::Inapplicable) => absent += 1,
+                Err(Absent::Failed) => failed += 1,
+            }
+        }
         values.sort_unstable_by(f64::total_cmp);
         let n = values.len();
         let supported = |p| supports(p, n).then(|| interpolated(&values, p)).flatten();
         Self {
             n,
             absent,
+            failed,
             mean: (n > 0).then(|| values.iter().sum::<f64>() / n as f64),
             min: values.first().copied(),
             p50: interpolated(&values, 0.5),
@@ -77,6 +95,7 @@ impl Distribution {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn percentiles_interpolate_as_numpy_does() {
@@ -108,8 +127,32 @@ mod tests {
 
     #[test]
     fn a_percentile_without_support_is_absent() {
-        let distribution = Distribution::of((0..100).map(f64::from).collect(), 3);
+        let distribution = Distribution::of((0..100).map(|i| Ok(f64::from(i))));
         assert_eq!((distribution.p99, distribution.max), (None, Some(99.0)));
-        assert_eq!((distribution.n, distribution.absent), (100, 3));
+        let distribution = Distribution::of((0..368).map(|i| Ok(f64::from(i))));
+        assert!(distribution.p99.is_some_and(|p99| (p99 - 363.33).abs() < 1e-9));
+    }
+
+    #[test]
+    fn what_is_absent_is_counted_by_its_cause_and_is_never_zero() {
+        let sample = [Err(Absent::Failed), Ok(4.0), Err(Absent::Inapplicable), Err(Absent::Failed)];
+        let distribution = Distribution::of(sample);
+        let counts = (distribution.n, distribution.absent, distribution.failed);
+        assert_eq!((counts, distribution.mean), ((1, 1, 2), Some(4.0)));
+        assert_eq!(Distribution::of([Err(Absent::Inapplicable)]).mean, None);
+    }
+
+    proptest! {
+        #[test]
+        fn percentiles_rise_with_p_and_stay_within_the_sample(
+            values in proptest::collection::vec(-1e9..1e9_f64, 1..40), p in 0.0..1.0_f64,
+        ) {
+            let mut values = values;
+            values.sort_unstable_by(f64::total_cmp);
+            let at = |p| interpolated(&values, p).expect("there are values");
+            prop_assert!(at(p) <= at(f64::midpoint(p, 1.0)) + 1e-6);
+            prop_assert!((values[0]..=values[values.len() - 1]).contains(&at(p)));
+            prop_assert_eq!((at(0.0), at(1.0)), (values[0], values[values.len() - 1]));
+        }
     }
 }

@@ -1,14 +1,16 @@
 use std::time::Duration;
 
-use metron_trace::{Deadlines, EndStatus, PrefillCurve, StepRecord, Trace, WorkKind};
+use metron_trace::{EndStatus, PrefillCurve, Timestamp, Trace};
 use serde::{Deserialize, Serialize};
 
 use crate::deadline::DeadlineRule;
-use crate::fluidity::{CountingRule, Deadlined, FluidityRule, fluidity};
+use crate::etalon;
+use crate::fluidity::{CountingRule, Deadlined, Fluidity, FluidityRule, fluidity};
 use crate::latency::{Absent, Latencies, Stalls};
 use crate::limits::RequestLimits;
-use crate::percentile::{Distribution, interpolated};
-use crate::rate::{FluidRate, Stream, etalon_rate, fluid_rate_of};
+use crate::percentile::{Distribution, interpolated, supports};
+use crate::rate::{FluidRate, RateTarget, Stream, fluid_rate};
+use crate::steps::{StepSummary, step_summary};
 use crate::timeline::{Timeline, timelines};
 
 /// How a trace is scored.
@@ -31,13 +33,14 @@ pub struct Scoring {
 pub struct RunSummary {
     /// Requests, by how they ended.
     pub requests: RequestCounts,
-    /// Length of the measurement: from the start of the run to the last completion.
+    /// Length of the measurement window: from the start of the run (warm-up is a run of its own)
+    /// to the last completion. 0 where nothing finished, and so are the throughputs.
     pub window_s: f64,
     /// Finished requests a second.
     pub request_throughput: f64,
-    /// Output tokens a second.
+    /// Output tokens of the window a second, of whatever request.
     pub output_throughput: f64,
-    /// Prompt and output tokens a second, of finished requests.
+    /// The same with the prompts whose first token falls into the window.
     pub total_throughput: f64,
     /// Finished requests a second that meet every request limit.
     pub goodput: Option<f64>,
@@ -90,7 +93,8 @@ pub struct RequestCounts {
     pub in_progress: usize,
 }
 
-/// The fluidity-index over the requests that have one; failed requests count as 0.
+/// The fluidity-index over the requests that have one; failed requests count as 0, and one still
+/// in progress has that of the tokens it got.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct FluiditySummary {
     /// Requests with an index.
@@ -113,80 +117,57 @@ pub struct FluiditySummary {
     pub missed: u64,
 }
 
-/// What the steps of a run were.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct StepSummary {
-    /// How many.
-    pub count: usize,
-    /// Mean time of a step, from its plan to its tokens.
-    pub mean_s: f64,
-    /// Median time of a step.
-    pub p50_s: f64,
-    /// The longest step.
-    pub max_s: f64,
-    /// Mean tokens of a step.
-    pub mean_tokens: f64,
-    /// Mean sequences of a step.
-    pub mean_sequences: f64,
-    /// Preemptions.
-    pub preemptions: usize,
-    /// Positions computed again, as a share of all positions computed.
-    pub recomputed_share: f64,
-    /// The share of busy time that was not the forward pass; `None` where the forward pass was not
-    /// timed.
-    pub outside_forward: Option<f64>,
-    /// The largest share of the KV pool that was in use.
-    pub kv_peak: f64,
-}
-
 /// Scores one trace, or the runs of one policy pooled.
 pub fn summarise(traces: &[&Trace], scoring: &Scoring) -> RunSummary {
-    let scored: Vec<Scored> = traces
-        .iter()
-        .flat_map(|trace| timelines(trace))
-        .map(|timeline| Scored::new(timeline, scoring))
-        .collect();
-    let window_s: f64 = traces.iter().map(|trace| window(trace)).sum();
-    let a_second = |count: f64| if window_s > 0.0 { count / window_s } else { 0.0 };
+    let scored: Vec<Scored> = traces.iter().flat_map(|trace| Scored::all(trace, scoring)).collect();
+    let window_s: f64 = traces.iter().map(|trace| window_end(trace).as_secs_f64()).sum();
+    let a_second = |count: usize| if window_s > 0.0 { count as f64 / window_s } else { 0.0 };
+    let sum = |of: fn(&Scored) -> usize| a_second(scored.iter().map(of).sum());
     let finished = || scored.iter().filter(|request| request.timeline.is_finished());
-    let total_tokens =
-        |request: &Scored| f64::from(request.timeline.prompt_tokens) + request.gaps.len() as f64;
-    let goodput = scoring.goodput.as_ref().map(|limits| {
-        let good =
-            finished().filter(|request| limits.are_met(&request.latencies, request.index)).count();
-        a_second(good as f64)
-    });
-    let latency = |of: fn(&Latencies) -> Result<Duration, Absent>| distribution(&scored, of);
-    let tpot = latency(|l| l.tpot);
+    let good = |limits: &RequestLimits| {
+        finished().filter(|request| limits.are_met(&request.latencies, request.index)).count()
+    };
+    let latency = |of: fn(&Latencies) -> Result<Duration, Absent>| {
+        let spans = scored.iter().map(|request| of(&request.latencies));
+        Distribution::of(spans.map(|span| span.map(|span| span.as_secs_f64())))
+    };
+    let tpot = latency(|latencies| latencies.tpot);
     let tbt = tbt(&scored);
     let mut stalls = Stalls::default();
     for request in &scored {
         stalls.add(&request.gaps, scoring.stall_limit);
     }
-    let rate = |with_first_token: bool| fluid_rate(&scored, scoring, with_first_token);
+    let rate_of = |time: Option<f64>| time.filter(|time| *time > 0.0).map(|time| 1.0 / time);
     let is_etalon = scoring.fluidity.counting == CountingRule::Etalon;
+    let finished_gaps = || finished().map(|request| request.gaps.as_slice());
     RunSummary {
         requests: counts(&scored),
         window_s,
-        request_throughput: a_second(finished().count() as f64),
-        output_throughput: a_second(scored.iter().map(|r| r.gaps.len() as f64).sum()),
-        total_throughput: a_second(finished().map(total_tokens).sum()),
-        goodput,
-        scheduling_delay: latency(|l| l.scheduling_delay),
-        ttft: latency(|l| l.ttft),
-        tpot_rate: tpot.mean.filter(|mean| *mean > 0.0).map(|mean| 1.0 / mean),
-        tail_tbt_rate: tbt.p99.filter(|p99| *p99 > 0.0).map(|p99| 1.0 / p99),
+        request_throughput: a_second(finished().count()),
+        output_throughput: sum(|request| request.output_in_window),
+        total_throughput: sum(|request| request.output_in_window + request.prompt_in_window),
+        goodput: scoring.goodput.as_ref().map(|limits| a_second(good(limits))),
+        scheduling_delay: latency(|latencies| latencies.scheduling_delay),
+        ttft: latency(|latencies| latencies.ttft),
+        tpot_rate: rate_of(tpot.mean),
+        tail_tbt_rate: rate_of(tbt.p99),
         tbt,
         tpot,
-        end_to_end: latency(|l| l.end_to_end),
-        normalized: latency(|l| l.normalized),
+        end_to_end: latency(|latencies| latencies.end_to_end),
+        normalized: latency(|latencies| latencies.normalized),
         stalls,
         fluidity: fluidity_summary(&scored),
-        fluid_rate: rate(false),
-        fluid_rate_with_first_token: rate(true),
-        etalon_fluid_rate: is_etalon.then(|| etalon_rate(finished().map(|r| r.gaps.as_slice()))),
+        fluid_rate: rate(&scored, scoring, false),
+        fluid_rate_with_first_token: rate(&scored, scoring, true),
+        etalon_fluid_rate: if is_etalon { etalon::fluid_rate(finished_gaps()) } else { None },
         steps: step_summary(traces),
     }
+}
+
+/// The end of the measurement window: the last completion.
+fn window_end(trace: &Trace) -> Timestamp {
+    let finished = trace.ends.iter().filter(|end| end.status == EndStatus::Finished);
+    finished.map(|end| end.ended_at).max().unwrap_or_default()
 }
 
 /// A request with its scores.
@@ -194,36 +175,54 @@ struct Scored {
     timeline: Timeline,
     gaps: Vec<u64>,
     latencies: Latencies,
-    deadlines: Option<Deadlines>,
-    met: u64,
-    missed: u64,
+    deadlines: Option<Deadlined>,
+    counted: Fluidity,
     /// The fluidity-index; a failed request's is 0.
     index: Option<f64>,
+    /// Output tokens up to the end of the measurement window.
+    output_in_window: usize,
+    /// Prompt tokens, if the first output token came within the window.
+    prompt_in_window: usize,
 }
 
 impl Scored {
-    fn new(timeline: Timeline, scoring: &Scoring) -> Self {
+    fn all<'a>(trace: &Trace, scoring: &'a Scoring) -> impl Iterator<Item = Self> + use<'a> {
+        let until = window_end(trace);
+        timelines(trace).into_iter().map(move |timeline| Self::new(timeline, until, scoring))
+    }
+
+    fn new(timeline: Timeline, until: Timestamp, scoring: &Scoring) -> Self {
         let gaps = timeline.inter_token_ns();
         let (prompt, recorded) = (timeline.prompt_tokens, timeline.deadlines);
         let deadlines = scoring.deadlines.of(prompt, recorded, scoring.prefill.as_ref());
-        let counted = deadlines.map(|due| fluidity(&gaps, due.into(), &scoring.fluidity));
-        let index = counted.and_then(|counted| counted.index());
+        let deadlines = deadlines.map(Deadlined::from);
+        let counted = deadlines.map_or(Fluidity { met: 0, missed: 0 }, |deadlines| {
+            fluidity(&gaps, deadlines, &scoring.fluidity)
+        });
+        let failed = timeline.has_failed() && deadlines.is_some();
+        let output_in_window = timeline.tokens_at.partition_point(|at| *at <= until);
         Self {
             latencies: Latencies::of(&timeline),
-            met: counted.map_or(0, |counted| counted.met),
-            missed: counted.map_or(0, |counted| counted.missed),
-            index: if timeline.has_failed() && deadlines.is_some() { Some(0.0) } else { index },
+            index: if failed { Some(0.0) } else { counted.index() },
+            counted,
             deadlines,
             gaps,
+            output_in_window,
+            prompt_in_window: if output_in_window > 0 { prompt as usize } else { 0 },
             timeline,
         }
     }
-}
 
-/// From the start of the run to the last completion.
-fn window(trace: &Trace) -> f64 {
-    let ended = trace.ends.iter().filter(|end| end.status == EndStatus::Finished);
-    ended.map(|end| end.ended_at).max().unwrap_or_default().as_secs_f64()
+    fn stream(&self, with_first_token: bool) -> Stream<'_> {
+        match self.deadlines {
+            _ if self.timeline.has_failed() => Stream::Failed,
+            None if with_first_token => Stream::Unscored,
+            deadlines => Stream::Served {
+                inter_token_ns: &self.gaps,
+                first_ns: deadlines.map_or(0, |deadlines| deadlines.first_ns),
+            },
+        }
+    }
 }
 
 fn counts(scored: &[Scored]) -> RequestCounts {
@@ -241,109 +240,41 @@ fn counts(scored: &[Scored]) -> RequestCounts {
     }
 }
 
-fn distribution(scored: &[Scored], of: fn(&Latencies) -> Result<Duration, Absent>) -> Distribution {
-    let values: Vec<f64> = scored
-        .iter()
-        .filter_map(|r| of(&r.latencies).ok())
-        .map(|span| span.as_secs_f64())
-        .collect();
-    let absent = scored.len() - values.len();
-    Distribution::of(values, absent)
-}
-
+/// Every gap of every finished request.
 fn tbt(scored: &[Scored]) -> Distribution {
-    let finished = || scored.iter().filter(|request| request.timeline.is_finished());
-    let gaps = finished().flat_map(|request| request.gaps.iter().skip(1));
-    let absent = finished().filter(|request| request.gaps.len() < 2).count();
-    Distribution::of(gaps.map(|ns| *ns as f64 / 1e9).collect(), absent)
+    Distribution::of(scored.iter().flat_map(|request| {
+        let gaps = request.gaps.get(1..).unwrap_or_default();
+        let gaps = if request.timeline.is_finished() { gaps } else { &[] };
+        let cause =
+            if request.timeline.has_failed() { Absent::Failed } else { Absent::Inapplicable };
+        let absent = gaps.is_empty().then_some(Err(cause));
+        gaps.iter().map(|ns| Ok(*ns as f64 / 1e9)).chain(absent)
+    }))
 }
 
 fn fluidity_summary(scored: &[Scored]) -> FluiditySummary {
-    let indices: Vec<f64> = scored.iter().filter_map(|request| request.index).collect();
+    let mut indices: Vec<f64> = scored.iter().filter_map(|request| request.index).collect();
+    indices.sort_unstable_by(f64::total_cmp);
     let n = indices.len();
-    let fluid = indices.iter().filter(|index| **index >= 0.9).count();
-    let mut sorted = indices;
-    sorted.sort_unstable_by(f64::total_cmp);
-    let supports_p1 = crate::percentile::supports(0.01, n);
+    let below = indices.partition_point(|index| *index < RateTarget::default().index);
+    let sum = |of: fn(&Fluidity) -> u64| {
+        scored.iter().map(|request| of(&request.counted)).fold(0, u64::saturating_add)
+    };
     FluiditySummary {
         n,
         absent: scored.len() - n,
-        p1: supports_p1.then(|| interpolated(&sorted, 0.01)).flatten(),
-        min: sorted.first().copied(),
-        p50: interpolated(&sorted, 0.5),
-        mean: (n > 0).then(|| sorted.iter().sum::<f64>() / n as f64),
-        share_fluid: (n > 0).then(|| fluid as f64 / n as f64),
-        met: scored.iter().map(|request| request.met).sum(),
-        missed: scored.iter().map(|request| request.missed).sum(),
+        p1: supports(0.01, n).then(|| interpolated(&indices, 0.01)).flatten(),
+        min: indices.first().copied(),
+        p50: interpolated(&indices, 0.5),
+        mean: (n > 0).then(|| indices.iter().sum::<f64>() / n as f64),
+        share_fluid: (n > 0).then(|| (n - below) as f64 / n as f64),
+        met: sum(|counted| counted.met),
+        missed: sum(|counted| counted.missed),
     }
 }
 
-fn fluid_rate(scored: &[Scored], scoring: &Scoring, with_first_token: bool) -> FluidRate {
+fn rate(scored: &[Scored], scoring: &Scoring, with_first_token: bool) -> FluidRate {
     let rule = FluidityRule { with_first_token, ..scoring.fluidity };
-    let streams = scored.iter().map(|request| Stream {
-        inter_token_ns: &request.gaps,
-        first_ns: request.deadlines.map_or(0, |due| Deadlined::from(due).first_ns),
-        failed: request.timeline.has_failed(),
-    });
-    fluid_rate_of(streams, &rule)
-}
-
-fn step_summary(traces: &[&Trace]) -> Option<StepSummary> {
-    let steps: Vec<&StepRecord> = traces.iter().flat_map(|trace| &trace.steps).collect();
-    if steps.is_empty() {
-        return None;
-    }
-    let count = steps.len() as f64;
-    let mut times: Vec<f64> = steps.iter().map(|step| step.took().as_secs_f64()).collect();
-    times.sort_unstable_by(f64::total_cmp);
-    let positions: u64 = steps.iter().map(|step| u64::from(step.tokens())).sum();
-    let recomputed: u64 =
-        steps.iter().map(|step| u64::from(step.tokens_of(WorkKind::Recompute))).sum();
-    let kv_share = |step: &&StepRecord| {
-        f64::from(step.blocks_used) / f64::from((step.blocks_used + step.blocks_free).max(1))
-    };
-    Some(StepSummary {
-        count: steps.len(),
-        mean_s: times.iter().sum::<f64>() / count,
-        p50_s: interpolated(&times, 0.5).unwrap_or_default(),
-        max_s: times.last().copied().unwrap_or_default(),
-        mean_tokens: positions as f64 / count,
-        mean_sequences: steps.iter().map(|step| sequences(step) as f64).sum::<f64>() / count,
-        preemptions: steps.iter().map(|step| step.preemptions.len()).sum(),
-        recomputed_share: recomputed as f64 / (positions.max(1)) as f64,
-        outside_forward: outside_forward(traces),
-        kv_peak: steps.iter().map(kv_share).fold(0.0, f64::max),
-    })
-}
-
-/// Sequences of a step; one that goes on after recomputing has two rows of work.
-fn sequences(step: &StepRecord) -> usize {
-    step.work.iter().filter(|work| work.kind != WorkKind::Recompute || is_alone(step, work)).count()
-}
-
-fn is_alone(step: &StepRecord, work: &metron_trace::Work) -> bool {
-    step.work.iter().filter(|other| other.request == work.request).count() == 1
-}
-
-/// The share of busy time that was not the forward pass. Busy time is the steps, and the time
-/// between two steps while sequences were in progress.
-fn outside_forward(traces: &[&Trace]) -> Option<f64> {
-    let (mut busy, mut forward) = (Duration::ZERO, Duration::ZERO);
-    for trace in traces {
-        let mut ends = trace.ends.iter().peekable();
-        let mut before: Option<(&StepRecord, bool)> = None;
-        for step in &trace.steps {
-            busy += step.took();
-            forward += step.phases.forward?;
-            if let Some((previous, true)) = before {
-                busy += step.planned_at - previous.ended_at;
-            }
-            let mut ended = 0;
-            while ends.next_if(|end| end.ended_at <= step.ended_at).is_some() {
-                ended += 1;
-            }
-            before = Some((step, step.num_running + step.num_waiting > ended));
-        }
-    }
-    (!busy.is_zero()).then(|| 1.0 - forward.as_secs_f64() / busy.as_secs_f64())
+    let streams = scored.iter().map(|request| request.stream(with_first_token));
+    fluid_rate(streams, &rule, RateTarget::default())
 }

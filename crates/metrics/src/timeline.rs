@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use metron_trace::{Deadlines, EndStatus, RequestId, Timestamp, Trace};
+use metron_trace::{Deadlines, EndStatus, Request, RequestId, Timestamp, Trace};
 
 /// One request as its user saw it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,25 +43,18 @@ impl Timeline {
         self.status == Some(EndStatus::Finished)
     }
 
-    /// Whether it ended without all its tokens: a violation of every limit.
+    /// Whether it failed, timed out or was cancelled: a violation of every limit. A request that the
+    /// run ended too early to send has not failed.
     pub fn has_failed(&self) -> bool {
-        self.status.is_some_and(|status| status != EndStatus::Finished)
+        match self.status {
+            Some(EndStatus::Failed | EndStatus::TimedOut | EndStatus::Cancelled) => true,
+            Some(EndStatus::Finished | EndStatus::Unsent) | None => false,
+        }
     }
 
-    /// From its arrival to an instant.
-    pub(crate) fn since_arrival(&self, at: Timestamp) -> Duration {
-        at - self.arrived_at
-    }
-}
-
-/// The timeline of every request of a trace, in order of arrival.
-pub fn timelines(trace: &Trace) -> Vec<Timeline> {
-    let slots = trace.requests.iter().map(|r| r.id.index() + 1).max().unwrap_or(0);
-    let mut place = vec![None; slots];
-    let mut timelines: Vec<Timeline> = Vec::with_capacity(trace.requests.len());
-    for request in &trace.requests {
-        place[request.id.index()] = Some(timelines.len());
-        timelines.push(Timeline {
+    /// Of a request of which nothing is known yet but that it arrived.
+    fn arrived(request: &Request) -> Self {
+        Self {
             request: request.id,
             class: request.class,
             arrived_at: request.arrived_at,
@@ -70,23 +63,55 @@ pub fn timelines(trace: &Trace) -> Vec<Timeline> {
             prompt_tokens: request.prompt_tokens,
             deadlines: request.deadlines,
             status: None,
-        });
+        }
     }
-    let at = |id: RequestId| place.get(id.index()).copied().flatten();
+
+    /// From its arrival to an instant.
+    pub(crate) fn since_arrival(&self, at: Timestamp) -> Duration {
+        at - self.arrived_at
+    }
+}
+
+/// The timeline of every request of a trace, in order of arrival. Records of requests that the
+/// trace does not have are left out.
+pub fn timelines(trace: &Trace) -> Vec<Timeline> {
+    let places = Places::new(&trace.requests);
+    let mut timelines: Vec<Timeline> = trace.requests.iter().map(Timeline::arrived).collect();
     for step in &trace.steps {
-        for at in step.work.iter().filter_map(|work| at(work.request)) {
-            timelines[at].first_scheduled_at.get_or_insert(step.started_at);
+        for place in step.work.iter().filter_map(|work| places.of(work.request)) {
+            timelines[place].first_scheduled_at.get_or_insert(step.started_at);
         }
     }
     for token in &trace.tokens {
-        if let Some(at) = at(token.request) {
-            timelines[at].tokens_at.push(token.at);
+        if let Some(place) = places.of(token.request) {
+            timelines[place].tokens_at.push(token.at);
         }
     }
     for end in &trace.ends {
-        if let Some(at) = at(end.request) {
-            timelines[at].status = Some(end.status);
+        if let Some(place) = places.of(end.request) {
+            timelines[place].status = Some(end.status);
         }
     }
     timelines
+}
+
+/// Where each request stands in a trace's list, by id.
+struct Places(Vec<(RequestId, usize)>);
+
+impl Places {
+    fn new(requests: &[Request]) -> Self {
+        let mut places: Vec<(RequestId, usize)> =
+            requests.iter().enumerate().map(|(place, request)| (request.id, place)).collect();
+        places.sort_unstable();
+        Self(places)
+    }
+
+    fn of(&self, id: RequestId) -> Option<usize> {
+        // Ids are dense unless the trace is damaged: the id is then its own index.
+        let at = match self.0.get(id.index()) {
+            Some((own, _)) if *own == id => id.index(),
+            _ => self.0.binary_search_by_key(&id, |(id, _)| *id).ok()?,
+        };
+        Some(self.0[at].1)
+    }
 }

@@ -1,3 +1,6 @@
+use std::fmt;
+use std::time::Duration;
+
 use metron_trace::Timestamp;
 use rand::Rng;
 use rand_distr::{Distribution, Gamma};
@@ -5,6 +8,9 @@ use rand_distr::{Distribution, Gamma};
 use crate::error::WorkloadError;
 use crate::recorded::RecordedRequest;
 use crate::spec::Arrivals;
+
+/// The end of a clock of 64-bit nanoseconds, in seconds, rounded down: 570 years.
+const LAST_ARRIVAL_S: f64 = 1.8e10;
 
 /// The arrival of each of `count` requests, in order.
 ///
@@ -23,11 +29,18 @@ pub(crate) fn arrivals(
             let unit = Gamma::new(burstiness, 1.0 / burstiness).map_err(|error| {
                 bad("burstiness", burstiness, &format!("a shape of a gamma distribution ({error})"))
             })?;
-            Ok(at_gaps((0..count).map(|_| unit.sample(rng) / request_rate)))
+            // The first request comes after a gap too: a Poisson process, seen from any instant.
+            let gaps = (0..count).map(|_| unit.sample(rng) / request_rate);
+            let times = gaps.scan(0.0, |now, gap| {
+                *now += gap;
+                Some(*now)
+            });
+            timestamps(times, "request_rate", request_rate)
         }
         Arrivals::Constant { request_rate } => {
             check_rate("request_rate", request_rate)?;
-            Ok((0..count).map(|i| at(f64::from(i) / request_rate)).collect())
+            let times = (0..count).map(|i| f64::from(i) / request_rate);
+            timestamps(times, "request_rate", request_rate)
         }
         Arrivals::AllAtOnce => Ok(vec![Timestamp::ZERO; count as usize]),
         Arrivals::Recorded { ref path, speed } => {
@@ -39,23 +52,24 @@ pub(crate) fn arrivals(
                 cause: "it has lengths but no arrival times; give --request-rate".to_owned(),
             })?;
             let first = times.first().copied().unwrap_or_default();
-            Ok(times.into_iter().map(|time| at((time - first) / speed)).collect())
+            timestamps(times.into_iter().map(|time| (time - first) / speed), "speed", speed)
         }
     }
 }
 
-/// The first request comes after a gap too: arrivals of a Poisson process, seen from any instant.
-fn at_gaps(gaps: impl Iterator<Item = f64>) -> Vec<Timestamp> {
-    gaps.scan(0.0, |now, gap| {
-        *now += gap;
-        Some(at(*now))
-    })
-    .collect()
-}
-
-fn at(seconds: f64) -> Timestamp {
-    let span = std::time::Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or_default();
-    Timestamp::ZERO + span
+/// Seconds as points in time; `field` is what to change where they are beyond all clocks.
+fn timestamps(
+    seconds: impl Iterator<Item = f64>,
+    field: &str,
+    value: f64,
+) -> Result<Vec<Timestamp>, WorkloadError> {
+    seconds
+        .map(|at| {
+            let span = Duration::try_from_secs_f64(at).ok().filter(|_| at < LAST_ARRIVAL_S);
+            span.map(|span| Timestamp::ZERO + span)
+        })
+        .collect::<Option<_>>()
+        .ok_or_else(|| bad(field, value, "such that the last request arrives within 570 years"))
 }
 
 fn check_rate(field: &str, value: f64) -> Result<(), WorkloadError> {
@@ -65,7 +79,7 @@ fn check_rate(field: &str, value: f64) -> Result<(), WorkloadError> {
     Err(bad(field, value, "a number above 0"))
 }
 
-pub(crate) fn bad(field: &str, value: impl std::fmt::Display, allowed: &str) -> WorkloadError {
+pub(crate) fn bad(field: &str, value: impl fmt::Display, allowed: &str) -> WorkloadError {
     WorkloadError::BadNumber {
         field: field.to_owned(),
         value: value.to_string(),
@@ -110,6 +124,37 @@ mod tests {
         let (mean, variation) = moments(&gaps(4.0, 0.25, 3));
         assert!((mean * 4.0 - 1.0).abs() < 0.06, "{mean}");
         assert!((variation - 2.0).abs() < 0.15, "{variation}");
+    }
+
+    /// A process whose gaps are cut off, as the original tool's are at three means, has none above.
+    #[test]
+    fn poisson_gaps_are_not_cut_off() {
+        let gaps = gaps(1.0, 1.0, 3);
+        let long = gaps.iter().filter(|gap| **gap > 3.0).count() as f64 / gaps.len() as f64;
+        // e^-3, within four standard errors.
+        assert!((long - 0.0498).abs() < 0.0062, "{long}");
+    }
+
+    #[test]
+    fn constant_arrivals_are_evenly_spaced_from_the_start() {
+        let spec = Arrivals::Constant { request_rate: 4.0 };
+        let times = arrivals(&spec, 4, &[], &mut stream(0, 0, Stream::Arrivals));
+        let ms: Vec<u64> =
+            times.expect("the rate is fine").iter().map(|t| t.as_nanos() / 1_000_000).collect();
+        assert_eq!(ms, [0, 250, 500, 750]);
+    }
+
+    #[test]
+    fn a_rate_whose_requests_never_come_is_refused() {
+        for spec in [
+            Arrivals::Constant { request_rate: 1e-11 },
+            Arrivals::Gamma { request_rate: 1e-300, burstiness: 1.0 },
+            Arrivals::Gamma { request_rate: f64::MIN_POSITIVE, burstiness: 1.0 },
+        ] {
+            let error = arrivals(&spec, 2, &[], &mut stream(0, 0, Stream::Arrivals));
+            let message = error.expect_err("the clock ends before").to_string();
+            assert!(message.ends_with("arrives within 570 years"), "{message}");
+        }
     }
 
     proptest! {

@@ -1,16 +1,12 @@
-use std::collections::BTreeMap;
-use std::path::PathBuf;
-
 use metron_trace::{Request, RequestId, Sampling};
 use rand::RngExt;
-use serde::{Deserialize, Serialize};
 
 use crate::arrivals::{arrivals, bad};
 use crate::error::WorkloadError;
+use crate::files::Files;
 use crate::lengths::LengthSource;
 use crate::prompts::Vocabulary;
-use crate::recorded::{RecordedRequest, read_recorded};
-use crate::spec::{Arrivals, Class, Lengths, WorkloadSpec};
+use crate::spec::{Class, Lengths, WorkloadSpec};
 use crate::streams::{Stream, stream};
 
 /// The requests of one run, in order of arrival.
@@ -26,18 +22,10 @@ pub struct Workload {
     pub truncated: u32,
 }
 
-/// What to do with requests longer than a sequence may be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum TooLong {
-    /// Refuse the workload.
-    #[default]
-    Error,
-    /// Leave them out.
-    Drop,
-    /// Cut the prompt's beginning, and then the output, until they fit.
-    Truncate,
-}
+/// The most requests of a run: their records alone are more than a gigabyte.
+const MOST_REQUESTS: u32 = 10_000_000;
+/// The most prompt tokens of a run, all requests together: a gigabyte of token ids.
+const MOST_PROMPT_TOKENS: usize = 1 << 28;
 
 /// Makes the requests of a replicate. The same seed and replicate always make the same.
 pub fn generate(
@@ -64,9 +52,15 @@ pub fn generate(
     let mut sampling = stream(seed, replicate, Stream::Sampling);
     let mut workload =
         Workload { requests: Vec::new(), prompts: Vec::new(), dropped: 0, truncated: 0 };
+    let mut prompt_tokens_left = MOST_PROMPT_TOKENS;
     for (arrived_at, id) in times.into_iter().zip(0..) {
         let class = draw_class(spec, classes.random_range(0.0..total_weight));
         let (prompt_tokens, output_tokens) = sources[class].draw(&mut lengths);
+        if vocabulary.has_tokens() {
+            prompt_tokens_left = prompt_tokens_left
+                .checked_sub(prompt_tokens as usize)
+                .ok_or_else(|| too_many_prompt_tokens(count))?;
+        }
         workload.prompts.push(vocabulary.prompt(prompt_tokens, &mut text));
         workload.requests.push(Request {
             id: RequestId(id),
@@ -124,142 +118,24 @@ fn check(spec: &WorkloadSpec) -> Result<(), WorkloadError> {
     if spec.num_prompts == 0 {
         return Err(bad("num_prompts", 0, "at least 1"));
     }
+    if spec.num_prompts > MOST_REQUESTS {
+        return Err(bad("num_prompts", spec.num_prompts, &format!("at most {MOST_REQUESTS}")));
+    }
     if spec.max_concurrency == Some(0) {
         return Err(bad("max_concurrency", 0, "at least 1"));
     }
     if !(spec.temperature.is_finite() && spec.temperature >= 0.0) {
         return Err(bad("temperature", spec.temperature, "a number, 0 or more"));
     }
-    let weights_are_fine = spec.classes.iter().all(|c| c.weight.is_finite() && c.weight > 0.0);
-    if spec.classes.is_empty() || !weights_are_fine {
-        let weights: Vec<f64> = spec.classes.iter().map(|class| class.weight).collect();
+    let weights: Vec<f64> = spec.classes.iter().map(|class| class.weight).collect();
+    let are_weights = weights.iter().all(|weight| *weight > 0.0);
+    if weights.is_empty() || !are_weights || !weights.iter().sum::<f64>().is_finite() {
         return Err(bad("weight", format!("{weights:?}"), "above 0, of at least one class"));
     }
     Ok(())
 }
 
-/// The recorded traces that a spec names, each read once.
-struct Files(BTreeMap<PathBuf, Vec<RecordedRequest>>);
-
-impl Files {
-    fn read(spec: &WorkloadSpec) -> Result<Self, WorkloadError> {
-        let of_arrivals = match &spec.arrivals {
-            Arrivals::Recorded { path, .. } => Some(path),
-            _ => None,
-        };
-        let of_lengths = spec.classes.iter().filter_map(|class| match &class.lengths {
-            Lengths::Recorded { path } => Some(path),
-            _ => None,
-        });
-        let mut files = BTreeMap::new();
-        for path in of_arrivals.into_iter().chain(of_lengths) {
-            if !files.contains_key(path) {
-                files.insert(path.clone(), read_recorded(path)?);
-            }
-        }
-        Ok(Self(files))
-    }
-
-    fn of(&self, lengths: &Lengths) -> Vec<RecordedRequest> {
-        match lengths {
-            Lengths::Recorded { path } => self.0[path].clone(),
-            _ => Vec::new(),
-        }
-    }
-
-    fn of_arrivals(&self, spec: &WorkloadSpec) -> &[RecordedRequest] {
-        match &spec.arrivals {
-            Arrivals::Recorded { path, .. } => &self.0[path],
-            _ => &[],
-        }
-    }
-
-    /// Requests of the run: recorded arrivals can't be more than were recorded.
-    fn count(&self, spec: &WorkloadSpec) -> Result<u32, WorkloadError> {
-        let Arrivals::Recorded { path, .. } = &spec.arrivals else { return Ok(spec.num_prompts) };
-        let rows = self.0[path].len();
-        if rows >= spec.num_prompts as usize {
-            return Ok(spec.num_prompts);
-        }
-        Err(WorkloadError::File {
-            path: path.clone(),
-            cause: format!(
-                "it has {rows} requests, fewer than the {} asked for; use --num-prompts {rows}",
-                spec.num_prompts
-            ),
-        })
-    }
-}
-
-impl Workload {
-    /// (prompt, output) lengths of all requests.
-    pub fn lengths(&self) -> Vec<(u32, u32)> {
-        self.requests.iter().map(|request| (request.prompt_tokens, request.max_tokens)).collect()
-    }
-
-    /// The longest request, prompt and output together.
-    pub fn longest(&self) -> u32 {
-        self.requests
-            .iter()
-            .map(|r| r.prompt_tokens.saturating_add(r.max_tokens))
-            .max()
-            .unwrap_or(0)
-    }
-
-    /// Deals with requests of more than `limit` tokens. Ids stay dense.
-    pub fn fit(&mut self, limit: u32, too_long: TooLong) -> Result<(), WorkloadError> {
-        let is_too_long = |r: &Request| r.prompt_tokens.saturating_add(r.max_tokens) > limit;
-        let count = self.requests.iter().filter(|request| is_too_long(request)).count();
-        if count == 0 {
-            return Ok(());
-        }
-        match too_long {
-            TooLong::Error => return Err(self.too_long_error(count, limit)),
-            TooLong::Drop => {
-                let keep: Vec<bool> = self.requests.iter().map(|r| !is_too_long(r)).collect();
-                let mut kept = keep.iter();
-                self.prompts.retain(|_| kept.next().copied().unwrap_or(true));
-                self.requests.retain(|request| !is_too_long(request));
-                self.dropped += count as u32;
-                if self.requests.is_empty() {
-                    let all = format!("all {count} requests are longer than {limit} tokens");
-                    return Err(WorkloadError::NoPrompts(all));
-                }
-            }
-            TooLong::Truncate => {
-                let pairs = self.requests.iter_mut().zip(&mut self.prompts);
-                for (request, prompt) in pairs.filter(|(request, _)| is_too_long(request)) {
-                    truncate(request, prompt, limit);
-                }
-                self.truncated += count as u32;
-            }
-        }
-        for (request, id) in self.requests.iter_mut().zip(0..) {
-            request.id = RequestId(id);
-        }
-        Ok(())
-    }
-
-    fn too_long_error(&self, count: usize, limit: u32) -> WorkloadError {
-        let total = |r: &&Request| r.prompt_tokens.saturating_add(r.max_tokens);
-        let longest = self.requests.iter().max_by_key(total);
-        WorkloadError::TooLong {
-            count,
-            all: self.requests.len(),
-            limit,
-            longest: longest.map_or(0, |request| request.id.0),
-            prompt_tokens: longest.map_or(0, |request| request.prompt_tokens),
-            output_tokens: longest.map_or(0, |request| request.max_tokens),
-        }
-    }
-}
-
-/// Cuts a request to `limit` tokens: the output to at most all but one, then the prompt's beginning.
-fn truncate(request: &mut Request, prompt: &mut Vec<u32>, limit: u32) {
-    let output = request.max_tokens.min(limit.saturating_sub(1)).max(1);
-    let kept = limit.saturating_sub(output).max(1).min(request.prompt_tokens);
-    prompt.drain(..prompt.len().saturating_sub(kept as usize));
-    request.prompt_tokens = kept;
-    request.max_tokens = output;
-    request.output_tokens = request.output_tokens.map(|_| output);
+fn too_many_prompt_tokens(requests: u32) -> WorkloadError {
+    let value = format!("more than {MOST_PROMPT_TOKENS} in all {requests} requests together");
+    bad("prompt_tokens", value, "fewer: shorten the prompts, or run fewer requests")
 }

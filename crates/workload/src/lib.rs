@@ -6,6 +6,8 @@
 
 mod arrivals;
 mod error;
+mod files;
+mod fit;
 mod generate;
 mod lengths;
 mod prompts;
@@ -14,7 +16,8 @@ mod spec;
 mod streams;
 
 pub use error::WorkloadError;
-pub use generate::{TooLong, Workload, generate, longest_possible};
+pub use fit::TooLong;
+pub use generate::{Workload, generate, longest_possible};
 pub use prompts::Vocabulary;
 pub use recorded::{RecordedRequest, read_recorded};
 pub use spec::{Arrivals, Class, Lengths, Prompts, WorkloadSpec};

@@ -13,6 +13,11 @@ pub struct Vocabulary {
 }
 
 impl Vocabulary {
+    /// Whether prompts have tokens; in virtual time they are only lengths.
+    pub(crate) fn has_tokens(&self) -> bool {
+        self.text.is_some() || !self.ordinary.is_empty()
+    }
+
     /// A prompt of exactly `tokens` tokens: a piece of the text from a place drawn at random (the
     /// text starts over at its end), or tokens drawn one by one.
     pub(crate) fn prompt(&self, tokens: u32, rng: &mut impl Rng) -> Vec<u32> {

@@ -1,5 +1,5 @@
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
+use std::io::Read;
 use std::path::Path;
 
 use jiff::civil::DateTime;
@@ -18,100 +18,172 @@ pub struct RecordedRequest {
     pub output_tokens: u32,
 }
 
-/// Names of a column, as traces call it.
+/// Names of a column, as traces call it: ours, Azure's, Vidur's and Etalon's, others'.
 const ARRIVAL: [&str; 3] = ["arrived_at", "TIMESTAMP", "arrival_s"];
-const PROMPT: [&str; 3] = ["prompt_tokens", "ContextTokens", "input_tokens"];
-const OUTPUT: [&str; 2] = ["output_tokens", "GeneratedTokens"];
+const PROMPT: [&str; 4] = ["prompt_tokens", "ContextTokens", "num_prefill_tokens", "input_tokens"];
+const OUTPUT: [&str; 3] = ["output_tokens", "GeneratedTokens", "num_decode_tokens"];
 
+/// A file larger than this is no trace that one run can replay.
+const LARGEST_FILE: u64 = 1 << 30;
 /// A line longer than this is no line of a trace.
-const LONGEST_LINE: u64 = 1 << 20;
+const LONGEST_LINE: usize = 1 << 20;
 
 /// Reads a recorded trace: Azure's CSV (`TIMESTAMP,ContextTokens,GeneratedTokens`, with dates), a
 /// CSV with `arrived_at,prompt_tokens,output_tokens` (seconds), a CSV of lengths alone
-/// (`prompt_tokens,output_tokens`), or Mooncake's JSON lines (`timestamp` in milliseconds,
-/// `input_length`, `output_length`). Arrivals have to be in order.
+/// (`prompt_tokens,output_tokens`, or Vidur's `num_prefill_tokens,num_decode_tokens`; other columns
+/// are ignored), or Mooncake's JSON lines (`timestamp` in milliseconds, `input_length`,
+/// `output_length`). Arrivals have to be in order.
 pub fn read_recorded(path: &Path) -> Result<Vec<RecordedRequest>, WorkloadError> {
-    let io = |cause| WorkloadError::Io { path: path.to_owned(), cause };
-    let mut text = Vec::new();
-    File::open(path).and_then(|mut file| file.read_to_end(&mut text)).map_err(io)?;
-    let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&text);
-    let first = text.iter().find(|byte| !byte.is_ascii_whitespace());
-    let rows = match first {
-        None => return Err(file_error(path, "it is empty")),
-        Some(b'{') => read_json_lines(path, text)?,
-        Some(_) => read_csv(path, text)?,
+    let source = Source { path };
+    let bytes = source.bytes()?;
+    let text = source.text(&bytes)?;
+    let rows = match text.trim_start().chars().next() {
+        None => return Err(source.error("it is empty")),
+        Some('{') => source.json_lines(text)?,
+        Some(_) => source.csv(text)?,
     };
     if rows.is_empty() {
-        return Err(file_error(path, "it has a header and no requests"));
-    }
-    Ok(rows.into_iter().map(|(_, row)| row).collect())
-}
-
-fn file_error(path: &Path, cause: impl Into<String>) -> WorkloadError {
-    WorkloadError::File { path: path.to_owned(), cause: cause.into() }
-}
-
-fn line_error(path: &Path, line: u64, cause: impl Into<String>) -> WorkloadError {
-    WorkloadError::Line { path: path.to_owned(), line, cause: cause.into() }
-}
-
-type Rows = Vec<(u64, RecordedRequest)>;
-
-fn read_csv(path: &Path, text: &[u8]) -> Result<Rows, WorkloadError> {
-    let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(text);
-    let wrong = |error: csv::Error| {
-        let line = error.position().map_or(1, csv::Position::line);
-        line_error(path, line, format!("not a line of CSV: {}", csv_cause(&error)))
-    };
-    let header = reader.headers().map_err(wrong)?.clone();
-    let column = |names: &[&str]| -> Result<Option<usize>, WorkloadError> {
-        let mut found = (0..header.len()).filter(|i| names.contains(&&header[*i]));
-        let column = found.next();
-        match found.next() {
-            Some(twice) => {
-                Err(line_error(path, 1, format!("column `{}` is there twice", &header[twice])))
-            }
-            None => Ok(column),
-        }
-    };
-    let required = |names: &[&str]| {
-        column(names)?.ok_or_else(|| {
-            let there = header.iter().collect::<Vec<_>>().join(", ");
-            let names = names.join(" or ");
-            line_error(path, 1, format!("there is no column {names}; there are {there}"))
-        })
-    };
-    let (prompt, output, arrival) = (required(&PROMPT)?, required(&OUTPUT)?, column(&ARRIVAL)?);
-    let mut rows = Rows::new();
-    for record in reader.records() {
-        let record = record.map_err(wrong)?;
-        let line = record.position().map_or(0, csv::Position::line);
-        let field = |column: usize| (&header[column], record.get(column).unwrap_or_default());
-        let tokens = |column| {
-            let (name, text) = field(column);
-            tokens(text).ok_or_else(|| {
-                line_error(
-                    path,
-                    line,
-                    format!("{name} is `{text}`; it must be a whole number from 1"),
-                )
-            })
-        };
-        let arrived_at = arrival.map(|column| {
-            let (name, text) = field(column);
-            time(text).ok_or_else(|| {
-                let allowed = "seconds, or a date as in 2023-11-16 18:15:46.6805900";
-                line_error(path, line, format!("{name} is `{text}`; it must be {allowed}"))
-            })
-        });
-        let row = RecordedRequest {
-            arrived_at: arrived_at.transpose()?,
-            prompt_tokens: tokens(prompt)?,
-            output_tokens: tokens(output)?,
-        };
-        push_in_order(path, &mut rows, line, row)?;
+        return Err(source.error("it has a header and no requests"));
     }
     Ok(rows)
+}
+
+/// The file that errors name.
+struct Source<'a> {
+    path: &'a Path,
+}
+
+impl Source<'_> {
+    fn error(&self, cause: impl Into<String>) -> WorkloadError {
+        WorkloadError::File { path: self.path.to_owned(), cause: cause.into() }
+    }
+
+    fn line_error(&self, line: u64, cause: impl Into<String>) -> WorkloadError {
+        WorkloadError::Line { path: self.path.to_owned(), line, cause: cause.into() }
+    }
+
+    fn bytes(&self) -> Result<Vec<u8>, WorkloadError> {
+        let mut bytes = Vec::new();
+        File::open(self.path)
+            .and_then(|file| file.take(LARGEST_FILE + 1).read_to_end(&mut bytes))
+            .map_err(|cause| WorkloadError::Io { path: self.path.to_owned(), cause })?;
+        if bytes.len() as u64 > LARGEST_FILE {
+            return Err(self.error("it is larger than 1 GiB; cut it to the requests to replay"));
+        }
+        Ok(bytes)
+    }
+
+    /// The file without its byte order mark, and with no line too long.
+    fn text<'b>(&self, bytes: &'b [u8]) -> Result<&'b str, WorkloadError> {
+        let text = str::from_utf8(bytes).map_err(|error| {
+            let line = bytes[..error.valid_up_to()].split(|byte| *byte == b'\n').count();
+            self.line_error(line as u64, "it is not UTF-8")
+        })?;
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        match (1..).zip(text.lines()).find(|(_, line)| line.len() > LONGEST_LINE) {
+            Some((line, _)) => Err(self.line_error(line, "the line is longer than 1 MiB")),
+            None => Ok(text),
+        }
+    }
+
+    fn csv(&self, text: &str) -> Result<Vec<RecordedRequest>, WorkloadError> {
+        let mut reader =
+            csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(text.as_bytes());
+        let wrong = |error: csv::Error| {
+            let line = error.position().map_or(1, csv::Position::line);
+            self.line_error(line, format!("not a line of CSV: {}", csv_cause(&error)))
+        };
+        let header = reader.headers().map_err(wrong)?.clone();
+        let columns = Columns::find(&header).map_err(|cause| self.line_error(1, cause))?;
+        let mut rows = Vec::new();
+        for record in reader.records() {
+            let record = record.map_err(wrong)?;
+            let line = record.position().map_or(0, csv::Position::line);
+            let row = columns.read(&header, &record);
+            row.and_then(|row| push_in_order(&mut rows, row))
+                .map_err(|cause| self.line_error(line, cause))?;
+        }
+        Ok(rows)
+    }
+
+    fn json_lines(&self, text: &str) -> Result<Vec<RecordedRequest>, WorkloadError> {
+        let mut rows = Vec::new();
+        for (number, line) in (1..).zip(text.lines()) {
+            if line.trim().is_empty() {
+                continue;
+            }
+            let row =
+                serde_json::from_str::<MooncakeLine>(line).map_err(|error| json_cause(&error));
+            row.and_then(MooncakeLine::checked)
+                .and_then(|row| push_in_order(&mut rows, row))
+                .map_err(|cause| self.line_error(number, cause))?;
+        }
+        Ok(rows)
+    }
+}
+
+/// Where a CSV has what is read of it.
+struct Columns {
+    arrival: Option<usize>,
+    prompt: usize,
+    output: usize,
+}
+
+impl Columns {
+    fn find(header: &csv::StringRecord) -> Result<Self, String> {
+        let column = |names: &[&str]| {
+            let mut found = (0..header.len()).filter(|i| names.contains(&&header[*i]));
+            match (found.next(), found.next()) {
+                (_, Some(twice)) => Err(format!("column `{}` is there twice", &header[twice])),
+                (column, None) => Ok(column),
+            }
+        };
+        let required = |names: &[&str]| {
+            column(names)?.ok_or_else(|| {
+                let there = header.iter().collect::<Vec<_>>().join(", ");
+                let there = shown(&there, 200);
+                format!("there is no column {}; there are {there}", names.join(" or "))
+            })
+        };
+        Ok(Self {
+            prompt: required(&PROMPT)?,
+            output: required(&OUTPUT)?,
+            arrival: column(&ARRIVAL)?,
+        })
+    }
+
+    fn read(
+        &self,
+        header: &csv::StringRecord,
+        record: &csv::StringRecord,
+    ) -> Result<RecordedRequest, String> {
+        let refused = |column: usize, allowed: &str| {
+            let text = shown(&record[column], 40);
+            format!("{} is `{text}`; it must be {allowed}", &header[column])
+        };
+        let tokens = |column: usize| {
+            let tokens = record[column].parse().ok().filter(|tokens| *tokens >= 1);
+            tokens.ok_or_else(|| refused(column, "a whole number from 1"))
+        };
+        let arrived_at = self.arrival.map(|column| {
+            seconds(&record[column]).ok_or_else(|| {
+                refused(column, "seconds, or a date as in 2023-11-16 18:15:46.6805900")
+            })
+        });
+        Ok(RecordedRequest {
+            arrived_at: arrived_at.transpose()?,
+            prompt_tokens: tokens(self.prompt)?,
+            output_tokens: tokens(self.output)?,
+        })
+    }
+}
+
+/// A text that a message can hold.
+fn shown(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text.to_owned(),
+    }
 }
 
 fn csv_cause(error: &csv::Error) -> String {
@@ -119,17 +191,12 @@ fn csv_cause(error: &csv::Error) -> String {
         csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
             format!("it has {len} fields, and the header {expected_len}")
         }
-        csv::ErrorKind::Utf8 { .. } => "it is not UTF-8".to_owned(),
         _ => error.to_string(),
     }
 }
 
-fn tokens(text: &str) -> Option<u32> {
-    text.parse().ok().filter(|tokens| *tokens >= 1)
-}
-
 /// Seconds: a number, or a date.
-fn time(text: &str) -> Option<f64> {
+fn seconds(text: &str) -> Option<f64> {
     let seconds = text.parse::<f64>().ok().filter(|seconds| seconds.is_finite());
     seconds.or_else(|| {
         let date: DateTime = text.parse().ok()?;
@@ -139,26 +206,21 @@ fn time(text: &str) -> Option<f64> {
     })
 }
 
-fn push_in_order(
-    path: &Path,
-    rows: &mut Rows,
-    line: u64,
-    row: RecordedRequest,
-) -> Result<(), WorkloadError> {
-    let before = rows.last().and_then(|(_, before)| before.arrived_at);
+fn push_in_order(rows: &mut Vec<RecordedRequest>, row: RecordedRequest) -> Result<(), String> {
+    let before = rows.last().and_then(|before| before.arrived_at);
     if let (Some(before), Some(now)) = (before, row.arrived_at)
         && now < before
     {
         let by = before - now;
-        let cause =
-            format!("the time goes back by {by:.3} s; requests must be in order of arrival");
-        return Err(line_error(path, line, cause));
+        return Err(format!(
+            "the time goes back by {by:.3} s; requests must be in order of arrival"
+        ));
     }
-    rows.push((line, row));
+    rows.push(row);
     Ok(())
 }
 
-/// A line of Mooncake's trace.
+/// A line of Mooncake's trace; what else it has is ignored.
 #[derive(Deserialize)]
 struct MooncakeLine {
     /// Milliseconds.
@@ -167,45 +229,27 @@ struct MooncakeLine {
     output_length: u32,
 }
 
-fn read_json_lines(path: &Path, text: &[u8]) -> Result<Rows, WorkloadError> {
-    let mut rows = Rows::new();
-    let mut reader = BufReader::new(text);
-    for line in 1.. {
-        let mut bytes = Vec::new();
-        let read = (&mut reader).take(LONGEST_LINE).read_until(b'\n', &mut bytes);
-        let read = read.map_err(|cause| WorkloadError::Io { path: path.to_owned(), cause })?;
-        if read == 0 {
-            break;
+impl MooncakeLine {
+    fn checked(self) -> Result<RecordedRequest, String> {
+        let lengths = [("input_length", self.input_length), ("output_length", self.output_length)];
+        match lengths.into_iter().find(|(_, tokens)| *tokens == 0) {
+            Some((name, _)) => Err(format!("{name} is 0; it must be at least 1")),
+            None => Ok(RecordedRequest {
+                arrived_at: Some(self.timestamp / 1e3),
+                prompt_tokens: self.input_length,
+                output_tokens: self.output_length,
+            }),
         }
-        if read as u64 == LONGEST_LINE {
-            return Err(line_error(path, line, "the line is longer than 1 MiB"));
-        }
-        if bytes.iter().all(u8::is_ascii_whitespace) {
-            continue;
-        }
-        let parsed: MooncakeLine = serde_json::from_slice(&bytes).map_err(|error| {
-            line_error(
-                path,
-                line,
-                format!(
-                    "not a request ({error}); a line is {{\"timestamp\": ms, \"input_length\": n, \
-                 \"output_length\": n}}"
-                ),
-            )
-        })?;
-        for (name, tokens) in
-            [("input_length", parsed.input_length), ("output_length", parsed.output_length)]
-        {
-            if tokens == 0 {
-                return Err(line_error(path, line, format!("{name} is 0; it must be at least 1")));
-            }
-        }
-        let row = RecordedRequest {
-            arrived_at: Some(parsed.timestamp / 1e3),
-            prompt_tokens: parsed.input_length,
-            output_tokens: parsed.output_length,
-        };
-        push_in_order(path, &mut rows, line, row)?;
     }
-    Ok(rows)
+}
+
+/// The cause without serde's own line number, which counts from the line.
+fn json_cause(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let cause = text.rsplit_once(" at line ").map_or(text.as_str(), |(cause, _)| cause);
+    format!(
+        "not a request ({cause}, column {}); a line is {{\"timestamp\": ms, \"input_length\": n, \
+         \"output_length\": n}}",
+        error.column()
+    )
 }

@@ -3,6 +3,32 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 /// What is asked for, and when.
+///
+/// In a file:
+///
+/// ```
+/// # let text = r#"
+/// num_prompts = 200
+///
+/// [arrivals] # or "constant", "all_at_once", or "recorded" with a path and a speed
+/// kind = "gamma"
+/// request_rate = 2.5
+/// burstiness = 1.0 # Poisson; may be left out
+///
+/// [[classes]] # each request's class is drawn by weight
+/// name = "chat"
+/// weight = 0.85
+/// lengths = { kind = "uniform", prompt_tokens = [16, 256], output_tokens = [8, 64] }
+///
+/// [[classes]] # long prompts among short ones
+/// name = "document"
+/// weight = 0.15
+/// lengths = { kind = "fixed", prompt_tokens = 1024, output_tokens = 32 }
+/// # "#;
+/// # let spec: metron_workload::WorkloadSpec = toml::from_str(text)?;
+/// # assert_eq!((spec.num_prompts, spec.classes.len()), (200, 2));
+/// # Ok::<(), toml::de::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WorkloadSpec {

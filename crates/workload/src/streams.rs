@@ -12,7 +12,8 @@ pub(crate) enum Stream {
     Sampling,
 }
 
-/// The generator of one stream of one replicate. `ChaCha8` gives the same numbers on every platform.
+/// The generator of one stream of one replicate. `ChaCha8` gives the same numbers on every
+/// platform.
 pub(crate) fn stream(seed: u64, replicate: u32, stream: Stream) -> ChaCha8Rng {
     let mut key = [0; 32];
     key[..8].copy_from_slice(&seed.to_le_bytes());

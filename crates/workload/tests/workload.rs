@@ -1,11 +1,10 @@
-//! The same seed gives the same requests; recorded traces are read in their published forms.
+//! The same seed gives the same requests, and what can not be asked for is refused.
 
 use std::io::Write;
 use std::path::Path;
 
 use metron_workload::{
     Arrivals, Class, Lengths, Prompts, TooLong, Vocabulary, WorkloadError, WorkloadSpec, generate,
-    read_recorded,
 };
 use proptest::prelude::*;
 
@@ -54,6 +53,36 @@ proptest! {
     }
 
     #[test]
+    fn other_lengths_change_the_prompts_alone(seed in any::<u64>()) {
+        let mut longer = spec(2.0);
+        longer.classes[0].lengths = Lengths::Fixed { prompt_tokens: 90, output_tokens: 9 };
+        let (some, other) =
+            [spec(2.0), longer].map(|spec| generate(&spec, &vocabulary(), seed, 0).unwrap()).into();
+        for (some, other) in some.requests.iter().zip(&other.requests) {
+            prop_assert_eq!(some.arrived_at, other.arrived_at);
+            prop_assert_eq!((some.class, some.sampling), (other.class, other.sampling));
+        }
+    }
+
+    /// In virtual time there are no tokens; the requests are the same.
+    #[test]
+    fn another_vocabulary_changes_the_prompts_alone(seed in any::<u64>()) {
+        let real = generate(&spec(2.0), &vocabulary(), seed, 0).unwrap();
+        let virtual_time = generate(&spec(2.0), &Vocabulary::default(), seed, 0).unwrap();
+        prop_assert_eq!(real.requests, virtual_time.requests);
+        prop_assert!(virtual_time.prompts.iter().all(Vec::is_empty));
+    }
+
+    #[test]
+    fn more_requests_are_the_same_ones_and_then_others(seed in any::<u64>(), count in 1_u32..200) {
+        let fewer = WorkloadSpec { num_prompts: count, ..spec(2.0) };
+        let fewer = generate(&fewer, &vocabulary(), seed, 0).unwrap();
+        let all = generate(&spec(2.0), &vocabulary(), seed, 0).unwrap();
+        prop_assert_eq!(&fewer.requests[..], &all.requests[..count as usize]);
+        prop_assert_eq!(&fewer.prompts[..], &all.prompts[..count as usize]);
+    }
+
+    #[test]
     fn prompts_have_exactly_their_length(seed in any::<u64>()) {
         let text = Vocabulary { ordinary: Vec::new(), text: Some(vec![1, 2, 3]) };
         for vocabulary in [vocabulary(), text] {
@@ -96,11 +125,83 @@ fn requests_that_are_too_long_are_refused_with_their_count_and_the_longest() {
     assert!(error.contains("--too-long drop"), "{error}");
 }
 
+/// Nothing shorter than a token in and a token out can be asked for.
+#[test]
+fn a_limit_that_no_request_can_be_cut_to_is_an_error() {
+    let mut workload = generate(&spec(2.0), &vocabulary(), 1, 0).expect("the spec is fine");
+    workload.clone().fit(2, TooLong::Truncate).expect("two tokens are enough");
+    assert!(matches!(workload.fit(1, TooLong::Truncate), Err(WorkloadError::TooLong { .. })));
+    assert!(matches!(workload.fit(1, TooLong::Drop), Err(WorkloadError::NoPrompts(_))));
+}
+
+fn with_lengths(lengths: Lengths) -> WorkloadSpec {
+    let mut spec = WorkloadSpec { num_prompts: 20_000, ..spec(2.0) };
+    spec.classes = vec![Class { name: String::new(), weight: 1.0, priority: 0, lengths }];
+    spec
+}
+
+#[test]
+fn lognormal_lengths_have_the_asked_median_and_spread_and_stay_within_their_range() {
+    let spec = with_lengths(Lengths::Lognormal {
+        prompt_median: 200.0,
+        prompt_sigma: 0.6,
+        prompt_range: [50, 1000],
+        output_median: 40.0,
+        output_sigma: 0.0,
+        output_range: [1, 100],
+    });
+    let workload = generate(&spec, &Vocabulary::default(), 5, 0).expect("the spec is fine");
+    let mut prompts: Vec<u32> = workload.lengths().iter().map(|lengths| lengths.0).collect();
+    prompts.sort_unstable();
+    // The quantiles of a lognormal: median * exp(z * sigma), within four standard errors.
+    for (z, rank) in [(-1.0_f64, 3_173), (0.0, 10_000), (1.0, 16_827)] {
+        let got = f64::from(prompts[rank]);
+        let expected = 200.0 * (z * 0.6).exp();
+        assert!((got / expected - 1.0).abs() < 0.03, "{got} for {expected}");
+    }
+    assert_eq!((prompts[0], prompts[19_999]), (50, 1000), "3.5 in a thousand are cut to each end");
+    assert!(workload.lengths().iter().all(|lengths| lengths.1 == 40));
+}
+
+#[test]
+fn uniform_lengths_reach_both_ends_and_have_the_mean_between() {
+    let spec = with_lengths(Lengths::Uniform { prompt_tokens: [11, 20], output_tokens: [1, 3] });
+    let workload = generate(&spec, &Vocabulary::default(), 5, 0).expect("the spec is fine");
+    let prompts = || workload.lengths().into_iter().map(|lengths| lengths.0);
+    assert_eq!((prompts().min(), prompts().max()), (Some(11), Some(20)));
+    let mean = prompts().map(f64::from).sum::<f64>() / 20_000.0;
+    assert!((mean - 15.5).abs() < 0.1, "{mean}");
+}
+
+#[test]
+fn recorded_lengths_come_row_by_row_and_start_over() {
+    let file = file(b"prompt_tokens,output_tokens\n7,1\n8,2\n9,3\n");
+    let spec = WorkloadSpec {
+        num_prompts: 5,
+        ..with_lengths(Lengths::Recorded { path: file.path().to_owned() })
+    };
+    let workload = generate(&spec, &Vocabulary::default(), 0, 0).expect("the file is fine");
+    assert_eq!(workload.lengths(), [(7, 1), (8, 2), (9, 3), (7, 1), (8, 2)]);
+}
+
+#[test]
+fn recorded_arrivals_begin_at_zero_and_are_as_fast_as_asked() {
+    let file = file(b"arrived_at,prompt_tokens,output_tokens\n100,7,1\n101,8,2\n104,9,3\n");
+    let path = || file.path().to_owned();
+    let mut spec = with_lengths(Lengths::Recorded { path: path() });
+    spec.num_prompts = 3;
+    spec.arrivals = Arrivals::Recorded { path: path(), speed: 2.0 };
+    let workload = generate(&spec, &Vocabulary::default(), 0, 0).expect("the file is fine");
+    let ms: Vec<u64> =
+        workload.requests.iter().map(|r| r.arrived_at.as_nanos() / 1_000_000).collect();
+    assert_eq!(ms, [0, 500, 2000]);
+}
+
 fn check_bad(change: impl FnOnce(&mut WorkloadSpec), expected: &str) {
     let mut spec = spec(2.0);
     change(&mut spec);
-    let error = generate(&spec, &vocabulary(), 0, 0).expect_err("it can't be").to_string();
-    assert_eq!(error, expected);
+    let generated = generate(&spec, &vocabulary(), 0, 0).map(|_| ());
+    assert_eq!(generated.expect_err("it can't be").to_string(), expected);
 }
 
 #[test]
@@ -121,6 +222,30 @@ fn numbers_that_can_not_be_are_refused() {
         },
         "prompt_tokens is 9 to 3; it must be at least 1, and the first not above the second",
     );
+    check_bad(
+        |s| s.num_prompts = u32::MAX,
+        "num_prompts is 4294967295; it must be at most 10000000",
+    );
+    check_bad(
+        |s| {
+            s.classes[0].lengths =
+                Lengths::Fixed { prompt_tokens: u32::MAX, output_tokens: u32::MAX };
+            s.classes.truncate(1);
+        },
+        "prompt_tokens is more than 268435456 in all 200 requests together; it must be fewer: \
+         shorten the prompts, or run fewer requests",
+    );
+    check_bad(
+        |s| s.classes.iter_mut().for_each(|class| class.weight = f64::MAX),
+        "weight is [1.7976931348623157e308, 1.7976931348623157e308]; it must be above 0, of at least one class",
+    );
+    check_bad(|s| s.temperature = -0.5, "temperature is -0.5; it must be a number, 0 or more");
+    check_bad(
+        |s| {
+            s.classes[0].lengths = Lengths::Fixed { prompt_tokens: 5, output_tokens: 0 };
+        },
+        "output_tokens is 0; it must be at least 1, and the first not above the second",
+    );
     check_bad(|s| s.classes.clear(), "weight is []; it must be above 0, of at least one class");
 }
 
@@ -128,88 +253,6 @@ fn file(text: &[u8]) -> tempfile::NamedTempFile {
     let mut file = tempfile::NamedTempFile::new().expect("a file for the test");
     file.write_all(text).expect("the disk has room");
     file
-}
-
-/// Reads a trace as (arrival after the first, prompt, output).
-fn read(text: &[u8]) -> Result<Vec<(f64, u32, u32)>, WorkloadError> {
-    let rows = read_recorded(file(text).path())?;
-    let first = rows[0].arrived_at.unwrap_or(0.0);
-    Ok(rows
-        .iter()
-        .map(|r| (r.arrived_at.map_or(-1.0, |at| at - first), r.prompt_tokens, r.output_tokens))
-        .collect())
-}
-
-#[test]
-fn azures_published_form_is_read() {
-    let rows = read(
-        b"TIMESTAMP,ContextTokens,GeneratedTokens\n\
-          2023-11-16 18:15:46.6805900,374,44\n\
-          2023-11-16 18:15:50.9951690,396,109\n",
-    )
-    .expect("it is well-formed");
-    assert_eq!((rows[0].1, rows[0].2, rows[1].1, rows[1].2), (374, 44, 396, 109));
-    assert!((rows[1].0 - 4.314_579).abs() < 1e-5, "{}", rows[1].0);
-}
-
-#[test]
-fn mooncakes_published_form_is_read() {
-    let rows = read(
-        b"{\"timestamp\": 0, \"input_length\": 6758, \"output_length\": 500, \"hash_ids\": [0, 1]}\n\
-          {\"timestamp\": 3052, \"input_length\": 7322, \"output_length\": 490, \"hash_ids\": [0]}\n",
-    );
-    assert_eq!(rows.expect("it is well-formed"), [(0.0, 6758, 500), (3.052, 7322, 490)]);
-}
-
-#[test]
-fn a_plain_csv_is_read_with_a_mark_and_other_line_ends() {
-    let rows =
-        read(b"\xef\xbb\xbfarrived_at,prompt_tokens,output_tokens\r\n1.5,10,2\r\n2,20,3\r\n");
-    assert_eq!(rows.expect("it is well-formed"), [(0.0, 10, 2), (0.5, 20, 3)]);
-}
-
-#[test]
-fn lengths_alone_are_read_as_lengths() {
-    let rows = read(b"prompt_tokens,output_tokens\n74,918\n").expect("it is well-formed");
-    assert_eq!(rows, [(-1.0, 74, 918)]);
-}
-
-fn check_refused(text: &[u8], expected: &str) {
-    let error = read(text).expect_err("it is wrong").to_string();
-    assert!(error.contains(expected), "{error}\nis not\n{expected}");
-}
-
-#[test]
-fn traces_that_are_wrong_say_where_and_what_is_allowed() {
-    check_refused(b"", "it is empty");
-    check_refused(b"prompt_tokens,output_tokens\n", "it has a header and no requests");
-    check_refused(
-        b"arrived_at,prompt_tokens\n1,2\n",
-        ":1: there is no column output_tokens or GeneratedTokens; there are arrived_at, prompt_tokens",
-    );
-    check_refused(
-        b"prompt_tokens,input_tokens,output_tokens\n1,2,3\n",
-        ":1: column `input_tokens` is there twice",
-    );
-    check_refused(
-        b"prompt_tokens,output_tokens\n5,1\nmany,1\n",
-        ":3: prompt_tokens is `many`; it must be a whole number from 1",
-    );
-    check_refused(b"prompt_tokens,output_tokens\n5,0\n", ":2: output_tokens is `0`");
-    check_refused(b"prompt_tokens,output_tokens\n-5,1\n", ":2: prompt_tokens is `-5`");
-    check_refused(b"prompt_tokens,output_tokens\n5.5,1\n", ":2: prompt_tokens is `5.5`");
-    check_refused(b"prompt_tokens,output_tokens\n5\n", ":2: not a line of CSV: it has 1 fields");
-    check_refused(
-        b"arrived_at,prompt_tokens,output_tokens\n2,1,1\n1,1,1\n",
-        ":3: the time goes back by 1.000 s",
-    );
-    check_refused(b"arrived_at,prompt_tokens,output_tokens\nNaN,1,1\n", ":2: arrived_at is `NaN`");
-    check_refused(b"prompt_tokens,output_tokens\n\xff,1\n", "UTF-8");
-    check_refused(b"{\"timestamp\": 0}\n", ":1: not a request (missing field `input_length`");
-    check_refused(
-        b"{\"timestamp\": 0, \"input_length\": 0, \"output_length\": 1}\n",
-        ":1: input_length is 0; it must be at least 1",
-    );
 }
 
 #[test]

@@ -1,0 +1,5 @@
+//! Whole traces: what is computed of one run, and of several policies.
+
+mod comparison;
+mod script;
+mod summary;
