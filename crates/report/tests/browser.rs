@@ -8,6 +8,7 @@ use std::process::{Command, Output};
 
 use support::with_report;
 
+#[expect(clippy::print_stdout, reason = "what was not tested is said")]
 fn browser() -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let names = ["chromium", "chromium-browser", "google-chrome"];

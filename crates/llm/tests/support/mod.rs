@@ -32,6 +32,7 @@ pub(crate) fn tiny(name: &str) -> LoadedModel {
 
 /// SmolLM2 with its real weights. Without any source of them a test says so and passes, unless
 /// `METRON_REQUIRE_WEIGHTS=1`.
+#[expect(clippy::print_stdout, reason = "what was not tested is said")]
 pub(crate) fn smollm2() -> Option<ModelFiles> {
     let model: ModelName = "smollm2-135m-instruct".parse().expect("a card");
     match files_of(&model) {
