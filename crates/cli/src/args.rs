@@ -218,8 +218,8 @@ pub(crate) struct ExperimentArgs {
     /// Seed of everything random. [default: 0]
     #[arg(long, value_name = "SEED")]
     pub(crate) seed: Option<u64>,
-    /// Run in virtual time: with the last calibration of this machine, or with a cost file.
-    #[arg(long, value_name = "COST FILE", num_args = 0..=1, default_missing_value = "")]
+    /// Run in virtual time: with a cost file, or without one with this machine's last calibration.
+    #[arg(long, value_name = "COST FILE", num_args = 0..=1, default_missing_value = crate::calibrations::LAST)]
     pub(crate) simulate: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) model: ModelArgs,

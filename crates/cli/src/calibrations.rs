@@ -45,9 +45,12 @@ pub(crate) fn keep(cost: &CostFile) -> Result<PathBuf, Failure> {
     Ok(path)
 }
 
-/// Reads a cost file; an empty path is this machine's last calibration.
+/// What stands for this machine's last calibration in a cost file's place.
+pub(crate) const LAST: &str = "last";
+
+/// Reads a cost file; [`LAST`] is this machine's last calibration.
 pub(crate) fn read(path: &Path) -> Result<CostFile, Failure> {
-    if !path.as_os_str().is_empty() {
+    if path != Path::new(LAST) {
         return CostFile::read(path).or_fail(Kind::Input);
     }
     let path = last_path();

@@ -26,7 +26,7 @@ pub(crate) struct Experiment {
     pub(crate) replicates: Option<u32>,
     /// What to do with requests longer than a sequence may be.
     pub(crate) too_long: TooLong,
-    /// Run in virtual time, with the costs of this file; empty: the last calibration.
+    /// Run in virtual time, with the costs of this file, or with the `last` calibration.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) simulate: Option<PathBuf>,
     pub(crate) model: ModelSection,

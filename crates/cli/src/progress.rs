@@ -49,8 +49,10 @@ impl Progress {
         let target =
             if quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
         let bar = ProgressBar::with_draw_target(None, target).with_style(
-            ProgressStyle::with_template("{prefix:<34} {wide_bar} {pos}/{len} {msg:>14}")
-                .unwrap_or_else(|_| ProgressStyle::default_bar()),
+            ProgressStyle::with_template(
+                "{prefix:<34} {wide_bar} {pos}/{len} {msg:>14} {eta:>4} left",
+            )
+            .unwrap_or_else(|_| ProgressStyle::default_bar()),
         );
         Self {
             bar,
