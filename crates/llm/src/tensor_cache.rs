@@ -131,3 +131,78 @@ fn causal_mask(tokens: usize, context: usize, device: &Device) -> Result<Tensor>
         (0..tokens).flat_map(|token| (0..positions).map(move |p| seen(token, p))).collect();
     Tensor::from_vec(mask, (tokens, positions), device)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::ModelConfig;
+    use crate::linear::Layouts;
+    use crate::model::{KvCache, Model};
+    use crate::weights::DummyWeights;
+
+    const BLOCK: usize = 4;
+    const BLOCKS: usize = 16;
+
+    fn model() -> Model {
+        let config: ModelConfig = toml::from_str(
+            r#"
+            architectures = ["LlamaForCausalLM"]
+            hidden_size = 48
+            intermediate_size = 40
+            num_hidden_layers = 2
+            num_attention_heads = 6
+            num_key_value_heads = 2
+            head_dim = 8
+            vocab_size = 50
+            max_position_embeddings = 64
+            rms_norm_eps = 1e-5
+            "#,
+        )
+        .expect("a shape");
+        let weights = DummyWeights::new(&config, 3);
+        Model::load(&config, &weights, Layouts::Packed, &Device::Cpu, 64).expect("it is whole")
+    }
+
+    fn tensors(model: &Model) -> KvCache {
+        let config = model.config();
+        let shape = KvShape {
+            num_blocks: BLOCKS,
+            block_size: BLOCK,
+            kv_heads: config.kv_heads(),
+            head_dim: config.head_width(),
+        };
+        let layer = || TensorLayer::new(shape, DType::F32, &Device::Cpu).expect("there is room");
+        KvCache::Tensors((0..config.num_hidden_layers).map(|_| layer()).collect())
+    }
+
+    /// Two steps: a prefill and part of another, then a decode beside the rest. Blocks are out of
+    /// order.
+    fn steps() -> [ForwardPlan; 2] {
+        let ids: Vec<u32> = (0..23).map(|i| i * 7 % 50).collect();
+        let (mut first, mut second) = (ForwardPlan::default(), ForwardPlan::default());
+        first.push(&ids[..9], 0, [5, 2, 9], true);
+        first.push(&ids[..6], 0, [1, 14, 3, 7], false);
+        second.push(&ids[9..10], 9, [5, 2, 9], true);
+        second.push(&ids[6..14], 6, [1, 14, 3, 7], true);
+        [first, second]
+    }
+
+    /// What runs on any device gives what the CPU's own kernel gives.
+    #[test]
+    fn attention_by_tensor_operations_agrees_with_the_kernel() {
+        let model = model();
+        let mut paged = model.new_cache(BLOCKS, BLOCK).expect("there is room");
+        let mut tensors = tensors(&model);
+        for plan in steps() {
+            let logits = |cache: &mut KvCache| -> Vec<Vec<f32>> {
+                let logits = model.forward(&plan, cache).expect("it runs");
+                logits.expect("rows sample").to_vec2().expect("two dimensions")
+            };
+            let (kernel, operations) = (logits(&mut paged), logits(&mut tensors));
+            assert_eq!(kernel.len(), plan.logit_rows.len());
+            for (kernel, operations) in kernel.iter().flatten().zip(operations.iter().flatten()) {
+                assert!((kernel - operations).abs() < 1e-4, "{kernel} and {operations}");
+            }
+        }
+    }
+}

@@ -186,9 +186,10 @@ fn stall_sentence(policies: &[PolicyRow]) -> Option<String> {
         (false, []) => String::new(),
         (false, [(other, tokens)]) => format!(", behind the prefill of {other} ({tokens} tokens)"),
         (false, [(other, tokens), ..]) => format!(
-            ", behind {} prefills in {} steps (the largest {other}'s, {tokens} tokens)",
+            ", behind {} prefills in {} step{} (the largest {other}'s, {tokens} tokens)",
             story.behind.len(),
-            story.steps
+            story.steps,
+            if story.steps == 1 { "" } else { "s" }
         ),
     };
     let step = story.step.map_or_else(String::new, |step| format!("step {step} of "));
