@@ -1,9 +1,13 @@
-use metron_trace::Origin;
+use metron_trace::{Header, Origin};
 use minijinja::Environment;
+use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;
 use serde::Serialize;
 
-use crate::figures::{cdfs, streams, timelines};
+use crate::figures::{
+    Figure, Key, Streams, cdfs, policy_keys, stream_keys, streams, timeline_keys, timelines,
+};
+use crate::notes::notes;
 use crate::report::Report;
 use crate::rows::rows;
 
@@ -22,66 +26,88 @@ struct TableRow {
     cells: Vec<Cell>,
 }
 
-#[derive(Serialize)]
-struct Figure {
-    caption: String,
-    svg: String,
-}
-
 /// What the template is filled from.
 #[derive(Serialize)]
 struct Page<'a> {
     title: &'a str,
-    facts: &'a [(String, String)],
-    policies: Vec<&'a str>,
-    replicates: Option<u32>,
-    rows: Vec<TableRow>,
-    sentences: &'a [String],
-    is_partial: bool,
-    is_simulated: bool,
-    is_dummy: bool,
-    created_at: Option<&'a str>,
+    /// What ran on what, in a line; the facts say it in full.
+    system: Option<String>,
     version: Option<&'a str>,
-    stream_request: Option<u32>,
-    streams: Vec<Figure>,
+    created_at: Option<&'a str>,
+    replicates: Option<u32>,
+    flags: Vec<&'static str>,
+    sentences: &'a [String],
+    policies: Vec<Key>,
+    rows: Vec<TableRow>,
+    notes: Vec<String>,
+    stream_keys: [Key; 4],
+    streams: Vec<Streams>,
     cdfs: Vec<Figure>,
+    timeline_keys: Vec<Key>,
     timelines: Vec<Figure>,
+    facts: &'a [(String, String)],
 }
 
 /// One file, with its styles and figures in it; it has no script and asks no network.
 pub(crate) fn render(report: &Report<'_>) -> Result<String, minijinja::Error> {
     let mut environment = Environment::new();
+    environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
     environment.add_template("page.html", PAGE)?;
-    let policies = &report.comparison.policies;
     let headers = || report.runs.iter().map(|run| &run.trace.header);
-    let (request, streams) = streams(report).unzip();
-    let streams = streams.unwrap_or_default().into_iter().map(|f| (f.caption, f.svg)).collect();
     let page = Page {
         title: &report.title,
-        facts: &report.facts,
-        policies: policies.iter().map(|row| row.policy.as_str()).collect(),
-        replicates: policies.iter().map(|row| row.replicates).max(),
-        rows: table(report),
-        sentences: &report.comparison.sentences,
-        is_partial: report.is_partial,
-        is_simulated: headers().any(|header| header.origin == Origin::Simulated),
-        is_dummy: headers().any(|header| header.model.dummy),
+        system: headers().next().map(system),
+        version: headers().next().map(|header| header.metron_version.as_str()),
         created_at: headers().find_map(|header| header.created_at.as_deref()),
-        version: headers().map(|header| header.metron_version.as_str()).next(),
-        stream_request: request.map(|request| request.0),
-        streams: figures(streams),
-        cdfs: figures(cdfs(report)),
-        timelines: figures(timelines(report)),
+        replicates: report.comparison.policies.iter().map(|row| row.replicates).max(),
+        flags: flags(report),
+        sentences: &report.comparison.sentences,
+        policies: policy_keys(report),
+        rows: table(report),
+        notes: notes(report),
+        stream_keys: stream_keys(),
+        streams: streams(report),
+        cdfs: cdfs(report),
+        timeline_keys: timeline_keys(report),
+        timelines: timelines(report),
+        facts: &report.facts,
     };
     environment.get_template("page.html")?.render(Serde(&page))
 }
 
-fn figures(figures: Vec<(String, String)>) -> Vec<Figure> {
-    figures.into_iter().map(|(caption, svg)| Figure { caption, svg }).collect()
+/// `smollm2 (GGUF Q4_1) on cpu in f32, 2 threads, AMD EPYC; seed 7; measured`.
+fn system(header: &Header) -> String {
+    let (model, executor) = (&header.model, &header.executor);
+    let dtype = executor.dtype.as_ref().map_or_else(String::new, |dtype| format!(" in {dtype}"));
+    let threads = executor.threads.map_or_else(String::new, |n| format!(", {n} threads"));
+    let machine = &header.machine;
+    let (processor, clock) = match header.origin {
+        Origin::Measured => (machine.gpu.as_ref().or(machine.cpu.as_ref()), "measured"),
+        Origin::Simulated => (None, "simulated"),
+    };
+    let processor = processor.map_or_else(String::new, |name| format!(", {name}"));
+    format!(
+        "{} ({}) on {}{dtype}{threads}{processor}; seed {}; {clock}",
+        model.id, model.format, executor.device, header.seed
+    )
+}
+
+/// What nobody may overlook.
+fn flags(report: &Report<'_>) -> Vec<&'static str> {
+    let any = |of: fn(&Header) -> bool| report.runs.iter().any(|run| of(&run.trace.header));
+    let flags = [
+        (report.is_partial, "Partial: the experiment was interrupted."),
+        (
+            any(|header| header.origin == Origin::Simulated),
+            "Simulated: times are a cost model's, not a machine's.",
+        ),
+        (any(|header| header.model.dummy), "Random weights: timings are real, the text isn't."),
+    ];
+    flags.into_iter().filter_map(|(applies, flag)| applies.then_some(flag)).collect()
 }
 
 fn table(report: &Report<'_>) -> Vec<TableRow> {
-    rows(report.comparison)
+    rows(report)
         .into_iter()
         .map(|row| TableRow {
             cells: row

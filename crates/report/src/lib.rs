@@ -6,6 +6,7 @@ mod calibration;
 mod columns;
 mod figures;
 mod html;
+mod notes;
 mod report;
 mod rows;
 mod text;

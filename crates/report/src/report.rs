@@ -1,4 +1,6 @@
-use metron_metrics::{Comparison, RunSummary, Scoring, summarise};
+use std::time::Duration;
+
+use metron_metrics::{Comparison, Deadlined, RunSummary, Scoring, Timeline, summarise};
 use metron_trace::{Header, Trace};
 use serde::Serialize;
 
@@ -92,5 +94,17 @@ impl Report<'_> {
     /// As one HTML file that needs nothing beside it.
     pub fn to_html(&self) -> Result<String, minijinja::Error> {
         html::render(self)
+    }
+
+    /// The deadlines that a request is scored with.
+    pub(crate) fn deadlines(&self, timeline: &Timeline) -> Option<Deadlined> {
+        let rule = &self.scoring.deadlines;
+        let curve = self.scoring.prefill.as_ref();
+        rule.of(timeline.prompt_tokens, timeline.deadlines, curve).map(Deadlined::from)
+    }
+
+    /// Whether a gap can be a stall at all.
+    pub(crate) fn has_stall_limit(&self) -> bool {
+        self.scoring.stall_limit < Duration::MAX
     }
 }

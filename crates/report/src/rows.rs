@@ -1,6 +1,7 @@
-use metron_metrics::{Better, Comparison, Distribution, RunSummary};
+use metron_metrics::{Better, Distribution, RunSummary};
 
-use crate::units::{milliseconds, percent, three_digits};
+use crate::report::Report;
+use crate::units::{milliseconds, percent, seconds, three_digits};
 
 /// One metric of every policy.
 pub(crate) struct Row {
@@ -13,9 +14,8 @@ pub(crate) struct Row {
 }
 
 /// The rows of a comparison, in the order in which they are read.
-pub(crate) fn rows(comparison: &Comparison) -> Vec<Row> {
-    let all: Vec<&RunSummary> = comparison.policies.iter().map(|row| &row.pooled).collect();
-    let table = Table(all);
+pub(crate) fn rows(report: &Report<'_>) -> Vec<Row> {
+    let table = Table(report.comparison.policies.iter().map(|row| &row.pooled).collect());
     let mut rows = vec![table.requests()];
     rows.push(
         table.numbers("output tokens/s", Better::Higher, three_digits, |s| {
@@ -34,7 +34,10 @@ pub(crate) fn rows(comparison: &Comparison) -> Vec<Row> {
         rows.push(table.numbers("TBT P99, ms", Better::Lower, milliseconds, |s| s.tbt.p99));
     }
     rows.push(table.numbers("TBT max, ms", Better::Lower, milliseconds, |s| s.tbt.max));
-    rows.push(table.numbers("stalls", Better::Lower, whole, |s| Some(s.stalls.count as f64)));
+    if report.has_stall_limit() {
+        let name = format!("stalls (> {})", seconds(report.scoring.stall_limit.as_secs_f64()));
+        rows.push(table.numbers(&name, Better::Lower, whole, |s| Some(s.stalls.count as f64)));
+    }
     rows.push(table.lowest_fluidity());
     rows.push(
         table.numbers("fluidity-index P50", Better::Higher, three_digits, |s| s.fluidity.p50),

@@ -1,32 +1,37 @@
 use std::fmt::Write;
 
+use crate::notes::notes;
 use crate::report::{Report, Style};
 use crate::rows::{Row, rows};
 
 const GREEN: &str = "\u{1b}[32;1m";
 const RESET: &str = "\u{1b}[0m";
 
-/// The table, then the sentences.
+/// The table, what to know of it, and the sentences.
 pub(crate) fn render(report: &Report<'_>, style: Style) -> String {
-    let policies = &report.comparison.policies;
-    let rows = rows(report.comparison);
+    let rows = rows(report);
+    let heads: Vec<Vec<String>> =
+        report.comparison.policies.iter().map(|row| fold(&row.policy)).collect();
     let name_width = rows.iter().map(|row| row.name.chars().count()).max().unwrap_or(0);
-    let width = |at: usize| {
-        let cells = rows.iter().map(|row| row.cells[at].chars().count());
-        cells.chain([policies[at].policy.chars().count()]).max().unwrap_or(0)
-    };
-    let widths: Vec<usize> = (0..policies.len()).map(width).collect();
+    let widths: Vec<usize> = heads
+        .iter()
+        .enumerate()
+        .map(|(at, head)| {
+            let cells = rows.iter().map(|row| row.cells[at].as_str());
+            let texts = cells.chain(head.iter().map(String::as_str));
+            texts.map(|text| text.chars().count()).max().unwrap_or(0)
+        })
+        .collect();
     let mut text = String::new();
-    let _ = write!(text, "{:<name_width$}", "");
-    for (policy, width) in policies.iter().zip(&widths) {
-        let _ = write!(text, "  {:>width$} ", policy.policy);
+    for line in head_lines(&heads) {
+        text.push_str(&table_line("", &line, &widths, name_width, |_, cell| format!("{cell} ")));
     }
-    text = text.trim_end().to_owned() + "\n";
     for row in &rows {
-        text.push_str(&line(row, name_width, &widths, style));
+        let mark = |at, cell| marked(cell, row.best.contains(&at), style);
+        text.push_str(&table_line(&row.name, &row_cells(row), &widths, name_width, mark));
     }
-    if policies.len() > 1 {
-        text.push_str("* best of its row\n");
+    for note in notes(report) {
+        let _ = writeln!(text, "{note}");
     }
     if report.is_partial {
         text.push_str("\nPARTIAL: the experiment was interrupted.\n");
@@ -37,13 +42,74 @@ pub(crate) fn render(report: &Report<'_>, style: Style) -> String {
     text
 }
 
-fn line(row: &Row, name_width: usize, widths: &[usize], style: Style) -> String {
-    let mut line = format!("{:<name_width$}", row.name);
-    for (at, (cell, width)) in row.cells.iter().zip(widths).enumerate() {
-        let is_best = row.best.contains(&at);
-        let (on, off) = if is_best && style.colour { (GREEN, RESET) } else { ("", "") };
-        let mark = if is_best { "*" } else { " " };
-        let _ = write!(line, "  {on}{cell:>width$}{mark}{off}");
+fn row_cells(row: &Row) -> Vec<&str> {
+    row.cells.iter().map(String::as_str).collect()
+}
+
+/// One line: its name, then right-aligned cells as `finish` makes them of the padded text.
+fn table_line(
+    name: &str,
+    cells: &[&str],
+    widths: &[usize],
+    name_width: usize,
+    finish: impl Fn(usize, String) -> String,
+) -> String {
+    let mut line = format!("{name:<name_width$}");
+    for (at, (cell, width)) in cells.iter().zip(widths).enumerate() {
+        let _ = write!(line, "  {}", finish(at, format!("{cell:>width$}")));
     }
     line.trim_end().to_owned() + "\n"
+}
+
+fn marked(cell: String, is_best: bool, style: Style) -> String {
+    match (is_best, style.colour) {
+        (false, _) => cell + " ",
+        (true, false) => cell + "*",
+        (true, true) => format!("{GREEN}{cell}*{RESET}"),
+    }
+}
+
+/// A label as lines about as wide as a number, broken behind its punctuation:
+/// `sarathi:token_budget=256` takes three.
+fn fold(label: &str) -> Vec<String> {
+    const WIDTH: usize = 14;
+    let mut lines: Vec<String> = Vec::new();
+    for part in label.split_inclusive([':', '=', ',']) {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + part.chars().count() <= WIDTH => {
+                line.push_str(part);
+            }
+            _ => lines.push(part.to_owned()),
+        }
+    }
+    lines
+}
+
+/// The heads' lines, with the last of each just above the numbers.
+fn head_lines(heads: &[Vec<String>]) -> Vec<Vec<&str>> {
+    let height = heads.iter().map(Vec::len).max().unwrap_or(0);
+    let line = |nth: usize| {
+        let part = |head: &Vec<String>| nth.checked_sub(height - head.len());
+        heads.iter().map(|head| part(head).map_or("", |at| head[at].as_str())).collect()
+    };
+    (0..height).map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_labels_are_broken_behind_their_punctuation() {
+        assert_eq!(fold("vllm-v0"), ["vllm-v0"]);
+        assert_eq!(fold("sarathi:token_budget=256"), ["sarathi:", "token_budget=", "256"]);
+        assert_eq!(fold("mine:a=1"), ["mine:a=1"]);
+        assert_eq!(fold(""), [""; 0]);
+    }
+
+    #[test]
+    fn heads_end_just_above_the_numbers() {
+        let heads = [fold("orca"), fold("sarathi:token_budget=256")];
+        assert_eq!(head_lines(&heads), [["", "sarathi:"], ["", "token_budget="], ["orca", "256"]]);
+    }
 }

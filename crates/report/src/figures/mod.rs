@@ -1,10 +1,21 @@
 //! The figures, as SVG that follows the page's colours.
 
 mod cdf;
+mod due;
 mod stream;
 mod theme;
 mod timeline;
 
 pub(crate) use cdf::cdfs;
-pub(crate) use stream::streams;
-pub(crate) use timeline::timelines;
+pub(crate) use stream::{Streams, stream_keys, streams};
+pub(crate) use theme::{Key, policy_keys};
+pub(crate) use timeline::{timeline_keys, timelines};
+
+use serde::Serialize;
+
+/// A picture with what stands above it.
+#[derive(Serialize)]
+pub(crate) struct Figure {
+    pub(crate) caption: String,
+    pub(crate) svg: String,
+}

@@ -1,45 +1,133 @@
-use kuva::plot::LineStyle;
-use kuva::prelude::{Layout, Plot, render_to_svg};
+use kuva::prelude::{Layout, LineStyle, Plot, render_to_svg};
 use kuva::render::theme::Theme;
+use serde::Serialize;
 
-/// Colours that stand for the page's own: kuva wants colours as it draws, and the page's are not
-/// known before it is shown, light or dark.
-const INK: &str = "#010203";
-const GRID: &str = "#040506";
-const PAPER: &str = "#070809";
+use crate::report::Report;
 
-/// The page's colours in their places.
-const PLACES: [(&str, &str); 3] =
-    [(INK, "var(--ink)"), (GRID, "var(--grid)"), (PAPER, "var(--paper)")];
+/// A colour of the page. Kuva wants colours as it draws, and the page's are not known before it is
+/// shown, light, dark or on paper: a figure is drawn in stand-ins, and then they are replaced.
+#[derive(Clone, Copy)]
+pub(crate) struct Colour {
+    stand_in: &'static str,
+    css: &'static str,
+}
 
-/// A colour a policy (Okabe and Ito, distinguishable by colour-blind readers), ...
-const COLOURS: [&str; 7] =
-    ["#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#8a8a00"];
+impl Colour {
+    pub(crate) const INK: Self = Self::new("#010001", "var(--ink)");
+    pub(crate) const GRID: Self = Self::new("#010002", "var(--grid)");
+    pub(crate) const QUIET: Self = Self::new("#010003", "var(--quiet)");
+    pub(crate) const LATE: Self = Self::new("#010004", "var(--late)");
+    pub(crate) const DECODE: Self = Self::new("#010005", "var(--decode)");
+    pub(crate) const PREFILL: Self = Self::new("#010006", "var(--prefill)");
+    pub(crate) const RECOMPUTE: Self = Self::new("#010007", "var(--recompute)");
+    const POLICIES: [Self; 7] = [
+        Self::new("#020001", "var(--policy-1)"),
+        Self::new("#020002", "var(--policy-2)"),
+        Self::new("#020003", "var(--policy-3)"),
+        Self::new("#020004", "var(--policy-4)"),
+        Self::new("#020005", "var(--policy-5)"),
+        Self::new("#020006", "var(--policy-6)"),
+        Self::new("#020007", "var(--policy-7)"),
+    ];
+    const ALL: [&'static [Self]; 2] = [
+        &[
+            Self::INK,
+            Self::GRID,
+            Self::QUIET,
+            Self::LATE,
+            Self::DECODE,
+            Self::PREFILL,
+            Self::RECOMPUTE,
+        ],
+        &Self::POLICIES,
+    ];
 
-/// ... and a dash, for greyscale.
+    const fn new(stand_in: &'static str, css: &'static str) -> Self {
+        Self { stand_in, css }
+    }
+
+    /// A policy's, by its place in the comparison.
+    pub(crate) fn of_policy(at: usize) -> Self {
+        Self::POLICIES[at % Self::POLICIES.len()]
+    }
+}
+
+impl From<Colour> for String {
+    /// What kuva is to draw with.
+    fn from(colour: Colour) -> Self {
+        colour.stand_in.to_owned()
+    }
+}
+
+/// A policy's dash, for readers and printers without colours.
 pub(crate) fn dash_of(policy: usize) -> LineStyle {
-    [LineStyle::Dotted, LineStyle::Dashed, LineStyle::DashDot, LineStyle::Solid][policy % 4].clone()
+    let dashes = [LineStyle::Solid, LineStyle::Dashed, LineStyle::DashDot, LineStyle::Dotted];
+    dashes[policy % dashes.len()].clone()
 }
 
-/// A policy's colour, by its place in the comparison.
-pub(crate) fn colour_of(policy: usize) -> &'static str {
-    COLOURS[policy % COLOURS.len()]
+/// An entry of a legend. Legends are part of the page, not of the figures: one for all figures of a
+/// kind, which wraps as text does.
+#[derive(Serialize)]
+pub(crate) struct Key {
+    label: String,
+    colour: &'static str,
+    /// The dashes of a line; `None` for a full one.
+    dash: Option<String>,
+    mark: Mark,
 }
 
-/// Draws plots in the page's colours, `width` by `height` pixels.
-pub(crate) fn draw(plots: Vec<Plot>, layout: Layout, width: f64, height: f64) -> String {
+/// What an entry of a legend shows beside its label.
+#[derive(Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Mark {
+    Line,
+    Area,
+    Shade,
+}
+
+impl Key {
+    pub(crate) fn line(label: &str, colour: Colour, style: &LineStyle) -> Self {
+        let dash = style.dasharray();
+        Self { label: label.to_owned(), colour: colour.css, dash, mark: Mark::Line }
+    }
+
+    pub(crate) fn area(label: &str, colour: Colour) -> Self {
+        Self { label: label.to_owned(), colour: colour.css, dash: None, mark: Mark::Area }
+    }
+
+    pub(crate) fn shade(label: &str, colour: Colour) -> Self {
+        Self { label: label.to_owned(), colour: colour.css, dash: None, mark: Mark::Shade }
+    }
+}
+
+/// How each policy is drawn.
+pub(crate) fn policy_keys(report: &Report<'_>) -> Vec<Key> {
+    let policies = report.comparison.policies.iter().enumerate();
+    policies.map(|(at, row)| Key::line(&row.policy, Colour::of_policy(at), &dash_of(at))).collect()
+}
+
+/// Draws plots in the page's colours, `width` by `height` units, as an SVG that takes the width it
+/// is given. `name` is unique on the page.
+pub(crate) fn draw(
+    name: &str,
+    plots: Vec<Plot>,
+    layout: Layout,
+    (width, height): (f64, f64),
+) -> String {
+    let ink = || String::from(Colour::INK);
+    let grid = || String::from(Colour::GRID);
     let theme = Theme {
         background: "none".to_owned(),
-        axis_color: INK.to_owned(),
-        grid_color: GRID.to_owned(),
-        tick_color: INK.to_owned(),
-        text_color: INK.to_owned(),
-        legend_bg: PAPER.to_owned(),
-        legend_border: GRID.to_owned(),
-        pie_leader: INK.to_owned(),
-        box_median: INK.to_owned(),
-        violin_border: INK.to_owned(),
-        colorbar_border: INK.to_owned(),
+        axis_color: ink(),
+        grid_color: grid(),
+        tick_color: ink(),
+        text_color: ink(),
+        legend_bg: "none".to_owned(),
+        legend_border: grid(),
+        pie_leader: ink(),
+        box_median: ink(),
+        violin_border: ink(),
+        colorbar_border: ink(),
         font_family: Some("system-ui, sans-serif".to_owned()),
         show_grid: true,
     };
@@ -50,7 +138,22 @@ pub(crate) fn draw(plots: Vec<Plot>, layout: Layout, width: f64, height: f64) ->
         .with_label_size(13)
         .with_tick_size(12)
         .with_body_size(12);
-    PLACES
-        .iter()
-        .fold(render_to_svg(plots, layout), |svg, (colour, place)| svg.replace(colour, place))
+    let svg = with_own_clip(name, render_to_svg(plots, layout));
+    let fixed = format!("width=\"{width}\" height=\"{height}\"");
+    let svg = svg.replacen(&fixed, &format!("viewBox=\"0 0 {width} {height}\""), 1);
+    Colour::ALL
+        .into_iter()
+        .flatten()
+        .fold(svg, |svg, colour| svg.replace(colour.stand_in, colour.css))
+}
+
+/// Kuva numbers its clip paths through the life of the process; here they are named after their
+/// figure, so that the same report is the same page.
+fn with_own_clip(name: &str, svg: String) -> String {
+    const PREFIX: &str = "kuva-clip-";
+    let Some(start) = svg.find(PREFIX) else { return svg };
+    let digits = svg[start + PREFIX.len()..].bytes().take_while(u8::is_ascii_digit).count();
+    let id = svg[start..start + PREFIX.len() + digits].to_owned();
+    svg.replace(&format!("\"{id}\""), &format!("\"clip-{name}\""))
+        .replace(&format!("#{id})"), &format!("#clip-{name})"))
 }

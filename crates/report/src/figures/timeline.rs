@@ -1,22 +1,23 @@
-use kuva::prelude::{Layout, LegendPosition, LinePlot, Plot};
-use metron_trace::WorkKind;
+use kuva::prelude::{Layout, LinePlot, Plot};
+use metron_trace::{StepRecord, WorkKind};
 
-use super::theme::draw;
+use super::Figure;
+use super::theme::{Colour, Key, draw};
 use crate::report::{Report, Run};
 
-/// At most so many bins, so that a long run makes no large file.
-const BINS: usize = 240;
+/// At most so many bins, two units of the figure's width each.
+const BINS: usize = 520;
 
-/// Colours of the kinds of work, from the bottom of the stack up.
-const KINDS: [(WorkKind, &str, &str); 3] = [
-    (WorkKind::Decode, "decode", "#56b4e9"),
-    (WorkKind::Prefill, "prefill", "#e69f00"),
-    (WorkKind::Recompute, "recomputed", "#cc79a7"),
+/// The kinds of work, from the bottom of the stack up.
+const KINDS: [(WorkKind, &str, Colour); 3] = [
+    (WorkKind::Decode, "decode tokens", Colour::DECODE),
+    (WorkKind::Prefill, "prefill tokens", Colour::PREFILL),
+    (WorkKind::Recompute, "recomputed tokens", Colour::RECOMPUTE),
 ];
 
-/// A timeline of batches per policy, of its first replicate: caption and picture. All have the same
-/// axes, so that they can be compared.
-pub(crate) fn timelines(report: &Report<'_>) -> Vec<(String, String)> {
+/// A timeline of batches per policy, of its first replicate: all on the same axes, so that they
+/// can be compared.
+pub(crate) fn timelines(report: &Report<'_>) -> Vec<Figure> {
     let shown: Vec<&Run<'_>> = report
         .comparison
         .policies
@@ -24,67 +25,86 @@ pub(crate) fn timelines(report: &Report<'_>) -> Vec<(String, String)> {
         .filter_map(|row| report.runs.iter().find(|run| run.policy == row.policy))
         .filter(|run| !run.trace.steps.is_empty())
         .collect();
-    let end = shown
-        .iter()
-        .filter_map(|run| run.trace.steps.last())
-        .map(|step| step.ended_at.as_secs_f64())
-        .fold(0.0, f64::max);
-    let binned: Vec<Vec<[f64; 3]>> = shown.iter().map(|run| bins(run, end)).collect();
-    let most = binned.iter().flatten().map(|bin| bin.iter().sum::<f64>()).fold(1.0, f64::max);
+    let steps = || shown.iter().flat_map(|run| &run.trace.steps);
+    let end = steps().map(|step| step.ended_at.as_secs_f64()).fold(0.0, f64::max);
+    let most = f64::from(steps().map(StepRecord::tokens).max().unwrap_or(0));
     shown
         .iter()
-        .zip(&binned)
-        .map(|(run, bins)| (run.policy.to_owned(), stacked(bins, end, most)))
+        .enumerate()
+        .map(|(at, run)| Figure {
+            caption: run.policy.to_owned(),
+            svg: picture(&format!("batches-{at}"), &bins(&run.trace.steps, end), end, most),
+        })
         .collect()
 }
 
-/// Mean tokens of a step, by kind, over the steps that ended in each bin.
-fn bins(run: &Run<'_>, end: f64) -> Vec<[f64; 3]> {
-    let mut tokens = vec![[0.0; 3]; BINS];
-    let mut steps = vec![0.0; BINS];
-    for step in &run.trace.steps {
-        #[expect(clippy::cast_sign_loss, reason = "a share of a time that is not negative")]
-        let bin = ((step.ended_at.as_secs_f64() / end * BINS as f64) as usize).min(BINS - 1);
-        steps[bin] += 1.0;
-        for (sum, (kind, ..)) in tokens[bin].iter_mut().zip(KINDS) {
-            *sum += f64::from(step.tokens_of(kind));
-        }
-    }
-    let mean = |(tokens, steps): ([f64; 3], f64)| {
-        if steps > 0.0 { tokens.map(|sum| sum / steps) } else { tokens }
+/// The legend of all these figures: the kinds of work that there were.
+pub(crate) fn timeline_keys(report: &Report<'_>) -> Vec<Key> {
+    let ran = |kind: WorkKind| {
+        let mut steps = report.runs.iter().flat_map(|run| &run.trace.steps);
+        steps.any(|step| step.tokens_of(kind) > 0)
     };
-    tokens.into_iter().zip(steps).map(mean).collect()
+    let kinds = KINDS.into_iter().filter(|(kind, ..)| ran(*kind));
+    kinds.map(|(_, name, colour)| Key::area(name, colour)).collect()
 }
 
-/// The kinds on top of one another: the tallest is drawn first, and the lower ones over it.
-fn stacked(bins: &[[f64; 3]], end: f64, most: f64) -> String {
+/// For each bin of time the largest step that ran in it, as tokens by kind; zeros where nothing
+/// ran. The largest and not the mean, because what a decode waits for is a large step.
+fn bins(steps: &[StepRecord], end: f64) -> Vec<[u32; 3]> {
+    let mut bins = vec![[0; 3]; BINS];
+    let bin_of = |seconds: f64| {
+        #[expect(clippy::cast_sign_loss, reason = "a share of a time that is not negative")]
+        let bin = (seconds / end * BINS as f64) as usize;
+        bin.min(BINS - 1)
+    };
+    for step in steps {
+        let tokens = KINDS.map(|(kind, ..)| step.tokens_of(kind));
+        let last = bin_of(step.ended_at.as_secs_f64());
+        let first = bin_of(step.started_at.as_secs_f64()).min(last);
+        for bin in &mut bins[first..=last] {
+            if total(&tokens) > total(bin) {
+                *bin = tokens;
+            }
+        }
+    }
+    bins
+}
+
+fn total(tokens: &[u32; 3]) -> u64 {
+    tokens.iter().map(|tokens| u64::from(*tokens)).sum()
+}
+
+/// The kinds on top of one another: the tallest is drawn first, and the lower ones over it. The axis
+/// is logarithmic, or the decodes would vanish beside the prefills; it begins below one token.
+fn picture(name: &str, bins: &[[u32; 3]], end: f64, most: f64) -> String {
+    const FLOOR: f64 = 0.8;
     let width = end / bins.len() as f64;
     let mut plots: Vec<Plot> = Vec::new();
     for kinds in (1..=KINDS.len()).rev() {
-        let (_, name, colour) = KINDS[kinds - 1];
-        if kinds == KINDS.len() && bins.iter().all(|bin| bin[kinds - 1] == 0.0) {
-            continue; // nothing was recomputed
+        let (.., colour) = KINDS[kinds - 1];
+        if bins.iter().all(|bin| bin[kinds - 1] == 0) {
+            continue;
         }
         let outline = bins.iter().enumerate().flat_map(|(at, bin)| {
-            let height: f64 = bin[..kinds].iter().sum();
+            let height: f64 = bin[..kinds].iter().copied().map(f64::from).sum();
+            let height = height.max(FLOOR);
             [(at as f64 * width, height), ((at + 1) as f64 * width, height)]
         });
         let area = LinePlot::new()
             .with_data(outline.collect::<Vec<_>>())
             .with_color(colour)
-            .with_stroke_width(0.5)
+            .with_stroke_width(0.0)
             .with_fill()
-            .with_fill_opacity(1.0)
-            .with_legend(name);
+            .with_fill_opacity(1.0);
         plots.push(area.into());
     }
     let layout = Layout::auto_from_plots(&plots)
         .with_x_label("time, s")
         .with_y_label("tokens a step")
-        .with_legend_position(LegendPosition::OutsideRightTop)
+        .with_log_y()
         .with_x_axis_min(0.0)
         .with_x_axis_max(end)
-        .with_y_axis_min(0.0)
+        .with_y_axis_min(FLOOR)
         .with_y_axis_max(most);
-    draw(plots, layout, 1120.0, 220.0)
+    draw(name, plots, layout, (1120.0, 200.0))
 }
