@@ -256,7 +256,7 @@ fn devices_and_dtypes_that_are_not_there() {
         check(dir.path(), &mut command, code, message);
     };
     check_model(&["--device", "tpu"], USAGE, "devices are auto, cpu, cuda and cuda:INDEX");
-    check_model(&["--dtype", "f16"], USAGE, "the CPU has f32 and q8_0");
+    check_model(&["--dtype", "q4_0"], USAGE, "dtypes are f32, f16, bf16 and q8_0");
     check_model(&["--threads", "0"], USAGE, "--threads is 0; it must be at least 1");
     if cfg!(not(feature = "cuda")) {
         check_model(&["--device", "cuda"], ENVIRONMENT, "this build has no CUDA");

@@ -376,3 +376,6 @@ unsafe fn add_columns<L: Lanes, const N: usize, const W: usize>(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::fmt::Display;
 
 use serde::{Deserialize, Serialize};
 
@@ -30,9 +31,21 @@ pub struct ModelConfig {
     /// Base of the rotary embedding.
     #[serde(default = "default_rope_theta")]
     pub rope_theta: f64,
-    /// How the rotary embedding is stretched for longer contexts; in newer files also its base.
-    #[serde(default, alias = "rope_parameters")]
+    /// How the rotary embedding is stretched for longer contexts.
+    #[serde(default)]
     pub rope_scaling: Option<RopeScaling>,
+    /// Base and stretching together, as transformers 5 writes them; it wins over the two above.
+    #[serde(default)]
+    pub rope_parameters: Option<RopeParameters>,
+    /// The feed-forward layer's activation; only `silu` is supported.
+    #[serde(default = "silu")]
+    pub hidden_act: String,
+    /// Whether attention's projections have biases beyond the family's own; none may.
+    #[serde(default)]
+    pub attention_bias: bool,
+    /// Whether the feed-forward layer's projections have biases; none may.
+    #[serde(default)]
+    pub mlp_bias: bool,
     /// Whether the embedding is the output projection too.
     #[serde(default)]
     pub tie_word_embeddings: bool,
@@ -42,26 +55,17 @@ pub struct ModelConfig {
     /// Whether the window is used (Qwen2 carries one and does not use it).
     #[serde(default)]
     pub use_sliding_window: Option<bool>,
-    /// Whether queries, keys and values have biases that the family does not have by itself.
-    #[serde(default)]
-    pub attention_bias: bool,
-    /// Whether the feed-forward layer has biases.
-    #[serde(default)]
-    pub mlp_bias: bool,
-    /// Activation of the feed-forward layer.
-    #[serde(default = "silu")]
-    pub hidden_act: String,
     /// Id or ids of the tokens that end a sequence.
     #[serde(default)]
     pub eos_token_id: Option<TokenIds>,
 }
 
-fn silu() -> String {
-    "silu".to_owned()
-}
-
 fn default_rope_theta() -> f64 {
     10_000.0
+}
+
+fn silu() -> String {
+    "silu".to_owned()
 }
 
 /// One id or several, as `config.json` has it.
@@ -80,9 +84,6 @@ pub struct RopeScaling {
     /// Which rule.
     #[serde(alias = "type")]
     pub rope_type: RopeType,
-    /// The base, in files that have it here.
-    #[serde(default)]
-    pub rope_theta: Option<f64>,
     /// How far frequencies are stretched.
     #[serde(default = "one")]
     pub factor: f64,
@@ -99,6 +100,16 @@ pub struct RopeScaling {
 
 fn one() -> f64 {
     1.0
+}
+
+/// The rotary embedding as transformers 5 describes it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RopeParameters {
+    /// Base.
+    pub rope_theta: f64,
+    /// Stretching.
+    #[serde(flatten)]
+    pub scaling: RopeScaling,
 }
 
 /// Rules of stretching.
@@ -154,22 +165,46 @@ pub enum ConfigError {
     },
 }
 
+/// Limits beyond which no real model goes, so that sizes can be multiplied without wrapping.
+const MAX_WIDTH: usize = 1 << 24;
+const MAX_LAYERS: usize = 1 << 12;
+
 impl ModelConfig {
     /// Refuses shapes that can't run.
     pub fn check(&self) -> Result<(), ConfigError> {
         self.family()?;
-        let positive = [
-            ("hidden_size", self.hidden_size),
-            ("intermediate_size", self.intermediate_size),
-            ("num_hidden_layers", self.num_hidden_layers),
-            ("num_attention_heads", self.num_attention_heads),
-            ("num_key_value_heads", self.kv_heads()),
-            ("vocab_size", self.vocab_size),
-            ("max_position_embeddings", self.max_position_embeddings),
-        ];
-        for (field, value) in positive {
-            check(field, value, (1..=1 << 24).contains(&value), "from 1 to 16777216")?;
+        self.check_sizes()?;
+        self.check_heads()?;
+        self.check_rope()?;
+        let eps = self.rms_norm_eps;
+        check("rms_norm_eps", eps, eps > 0.0 && eps < 1.0, "above 0 and below 1")?;
+        check("hidden_act", &self.hidden_act, self.hidden_act == "silu", "silu")?;
+        check("attention_bias", self.attention_bias, !self.attention_bias, "false")?;
+        check("mlp_bias", self.mlp_bias, !self.mlp_bias, "false")?;
+        if let Some(window) = self.sliding_window.filter(|_| self.window_is_used()) {
+            let whole = window >= self.max_position_embeddings;
+            check("sliding_window", window, whole, "at least max_position_embeddings, or unused")?;
         }
+        Ok(())
+    }
+
+    fn check_sizes(&self) -> Result<(), ConfigError> {
+        let sizes = [
+            ("hidden_size", self.hidden_size, MAX_WIDTH),
+            ("intermediate_size", self.intermediate_size, MAX_WIDTH),
+            ("num_hidden_layers", self.num_hidden_layers, MAX_LAYERS),
+            ("num_attention_heads", self.num_attention_heads, MAX_LAYERS),
+            ("num_key_value_heads", self.kv_heads(), MAX_LAYERS),
+            ("head_dim", self.head_width(), MAX_LAYERS),
+            ("vocab_size", self.vocab_size, MAX_WIDTH),
+            ("max_position_embeddings", self.max_position_embeddings, MAX_WIDTH),
+        ];
+        sizes.into_iter().try_for_each(|(field, value, most)| {
+            check(field, value, (1..=most).contains(&value), format!("from 1 to {most}"))
+        })
+    }
+
+    fn check_heads(&self) -> Result<(), ConfigError> {
         let (heads, kv_heads) = (self.num_attention_heads, self.kv_heads());
         let divides = heads.is_multiple_of(kv_heads);
         check("num_key_value_heads", kv_heads, divides, format!("a divisor of {heads} heads"))?;
@@ -178,28 +213,39 @@ impl ModelConfig {
             check("hidden_size", self.hidden_size, even, format!("a multiple of {heads} heads"))?;
         }
         let dim = self.head_width();
-        check("head_dim", dim, dim.is_multiple_of(2) && dim > 0, "even and above 0")?;
-        let eps = self.rms_norm_eps;
-        check("rms_norm_eps", eps, eps > 0.0 && eps < 1.0, "above 0 and below 1")?;
-        let theta = self.rope_base();
+        check("head_dim", dim, dim.is_multiple_of(2), "even")
+    }
+
+    fn check_rope(&self) -> Result<(), ConfigError> {
+        let theta = self.rope_theta();
         check("rope_theta", theta, theta.is_finite() && theta >= 1.0, "at least 1 and finite")?;
-        check("attention_bias", self.attention_bias, !self.attention_bias, "false")?;
-        check("mlp_bias", self.mlp_bias, !self.mlp_bias, "false")?;
-        check("hidden_act", &self.hidden_act, self.hidden_act == "silu", "silu")?;
-        if let Some(window) = self.sliding_window.filter(|_| self.window_is_used()) {
-            let whole = window >= self.max_position_embeddings;
-            check("sliding_window", window, whole, "at least max_position_embeddings, or unused")?;
+        let Some(scaling) = self.rope_scaling() else { return Ok(()) };
+        let factor = scaling.factor;
+        let is_fine = factor.is_finite() && factor >= 1.0;
+        check("rope_scaling.factor", factor, is_fine, "at least 1 and finite")?;
+        if scaling.rope_type == RopeType::Llama3 {
+            let (low, high) = (scaling.low_freq_factor, scaling.high_freq_factor);
+            let is_fine = low > 0.0 && low < high && high.is_finite();
+            let factors = format!("{low} and {high}");
+            check("low and high_freq_factor", factors, is_fine, "above 0, the low one below")?;
+            let original = scaling.original_max_position_embeddings;
+            check("original_max_position_embeddings", original, original > 0, "at least 1")?;
         }
         Ok(())
     }
 
-    /// Base of the rotary embedding, wherever the file has it.
-    pub fn rope_base(&self) -> f64 {
-        self.rope_scaling.as_ref().and_then(|s| s.rope_theta).unwrap_or(self.rope_theta)
-    }
-
     fn window_is_used(&self) -> bool {
         self.use_sliding_window.unwrap_or(true)
+    }
+
+    /// Base of the rotary embedding.
+    pub fn rope_theta(&self) -> f64 {
+        self.rope_parameters.as_ref().map_or(self.rope_theta, |rope| rope.rope_theta)
+    }
+
+    /// How the rotary embedding is stretched, if it is.
+    pub fn rope_scaling(&self) -> Option<&RopeScaling> {
+        self.rope_parameters.as_ref().map(|rope| &rope.scaling).or(self.rope_scaling.as_ref())
     }
 
     /// The family.
@@ -274,7 +320,7 @@ impl ModelConfig {
 
 fn check(
     field: &'static str,
-    value: impl std::fmt::Display,
+    value: impl Display,
     is_fine: bool,
     allowed: impl Into<String>,
 ) -> Result<(), ConfigError> {
@@ -283,3 +329,6 @@ fn check(
     }
     Err(ConfigError::BadNumber { field, value: value.to_string(), allowed: allowed.into() })
 }
+
+#[cfg(test)]
+mod tests;

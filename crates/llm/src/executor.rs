@@ -2,13 +2,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use candle_core::Tensor;
-use metron_engine::{Batch, Executor, ExecutorError, Outcome, SampledToken, Sequence};
+use metron_engine::{Batch, BatchItem, Executor, ExecutorError, Outcome, SampledToken, Sequence};
 use metron_trace::{ExecutorInfo, Phases, Timestamp};
+use rayon::prelude::*;
 
+use crate::kv_cache::KvCache;
 use crate::load::LoadedModel;
-use crate::model::KvCache;
-use crate::plan::ForwardPlan;
-use crate::sampler::sample;
+use crate::memory::free_memory;
+use crate::plan::{BatchError, Capacity, ForwardPlan, Share};
+use crate::sampler::{SampleError, sample};
 use crate::text::TextStreams;
 use crate::weights::LoadError;
 
@@ -30,6 +32,7 @@ pub struct KvPool {
 pub struct CandleExecutor {
     model: Arc<LoadedModel>,
     cache: KvCache,
+    capacity: Capacity,
     threads: rayon::ThreadPool,
     started: Instant,
     plan: ForwardPlan,
@@ -43,13 +46,19 @@ pub struct CandleExecutor {
 impl CandleExecutor {
     /// An executor with an empty KV cache. Its clock starts now. `threads` on the CPU: `None` for
     /// the physical cores.
+    ///
+    /// # Errors
+    /// If the pool is empty, or larger than what is free on the device.
     pub fn new(
         model: Arc<LoadedModel>,
         pool: KvPool,
         threads: Option<usize>,
         text: TextStreams,
     ) -> Result<Self, LoadError> {
-        let cache = model.model.new_cache(pool.num_blocks as usize, pool.block_size as usize)?;
+        check_fits(&model, pool)?;
+        let (num_blocks, block_size) = (pool.num_blocks as usize, pool.block_size as usize);
+        let cache = model.model.new_cache(num_blocks, block_size)?;
+        let capacity = model.model.capacity(num_blocks, block_size);
         let threads = threads.unwrap_or_else(num_cpus::get_physical);
         let threads = rayon::ThreadPoolBuilder::new()
             .num_threads(threads)
@@ -61,6 +70,7 @@ impl CandleExecutor {
             })?;
         Ok(Self {
             cache,
+            capacity,
             threads,
             started: clock(),
             plan: ForwardPlan::default(),
@@ -109,20 +119,20 @@ impl CandleExecutor {
             forward: Some(forward),
             sample: Some(sample),
             transfer_back: Some(transfer_back),
-            detokenise: Some(stopwatch.lap()),
+            detokenise: self.text.has_tokenizer().then(|| stopwatch.lap()),
         };
         Ok(())
     }
 
-    fn prepare(&mut self, batch: &Batch<'_>) -> Result<(), Cause> {
-        self.plan.clear();
-        for item in batch.items() {
-            let blocks = batch.blocks(item).iter().map(|block| block.0);
-            self.plan.push(batch.token_ids(item), item.context, blocks, item.samples);
-        }
-        let vocab_size = self.model.config().vocab_size;
-        let stray = self.plan.token_ids.iter().find(|id| **id as usize >= vocab_size);
-        stray.map_or(Ok(()), |id| Err(UnknownToken { id: *id, vocab_size }.into()))
+    fn prepare(&mut self, batch: &Batch<'_>) -> Result<(), BatchError> {
+        let shares = batch.items().iter().map(|item| Share {
+            request: item.request,
+            token_ids: batch.token_ids(item),
+            context: item.context,
+            blocks: batch.blocks(item),
+            samples: item.samples,
+        });
+        self.plan.refill(shares, &self.capacity)
     }
 
     fn forward(&mut self) -> Result<Option<Tensor>, Cause> {
@@ -136,28 +146,39 @@ impl CandleExecutor {
     fn sample(
         &self,
         batch: &Batch<'_>,
-        logits: &[Vec<f32>],
+        logits: &[f32],
         outcome: &mut Outcome,
     ) -> Result<(), Cause> {
-        let sampling = batch.items().iter().filter(|item| item.samples);
-        for (item, logits) in sampling.zip(logits) {
+        let items: Vec<&BatchItem> = batch.items().iter().filter(|item| item.samples).collect();
+        let vocabulary = self.capacity.vocab_size;
+        let choose = |(item, logits): (&&BatchItem, &[f32])| {
             let id = sample(logits, batch.sampling(item), item.output_index)?;
-            outcome.tokens.push(SampledToken {
-                request: item.request,
-                id: Some(id),
-                is_end_of_sequence: self.eos_ids.contains(&id),
-            });
-        }
+            let is_end_of_sequence = self.eos_ids.contains(&id);
+            Ok(SampledToken { request: item.request, id: Some(id), is_end_of_sequence })
+        };
+        outcome.tokens = self.threads.install(|| {
+            let rows = items.par_iter().zip(logits.par_chunks(vocabulary));
+            rows.map(choose).collect::<Result<_, SampleError>>()
+        })?;
         Ok(())
     }
 }
 
-/// A token that the model has no embedding of.
-#[derive(Debug, thiserror::Error)]
-#[error("token id {id} is not in the model's vocabulary of {vocab_size}")]
-struct UnknownToken {
-    id: u32,
-    vocab_size: usize,
+/// Refuses a pool that is larger than what is free: the system would only notice when it is full.
+fn check_fits(model: &LoadedModel, pool: KvPool) -> Result<(), LoadError> {
+    let KvPool { block_size, num_blocks } = pool;
+    if block_size == 0 || num_blocks == 0 {
+        return Err(LoadError::EmptyKvPool);
+    }
+    let per_block = model.kv_bytes_per_block(block_size);
+    let bytes = per_block.saturating_mul(u64::from(num_blocks));
+    match free_memory(&model.device) {
+        Some(free) if bytes > free => {
+            let most_blocks = free / per_block.max(1);
+            Err(LoadError::KvPool { num_blocks, bytes, free, most_blocks })
+        }
+        _ => Ok(()),
+    }
 }
 
 type Cause = Box<dyn std::error::Error + Send + Sync>;
@@ -198,9 +219,10 @@ impl Executor for CandleExecutor {
     }
 }
 
-/// The rows of a `[rows, vocabulary]` tensor.
-fn to_host(logits: Option<&Tensor>) -> Result<Vec<Vec<f32>>, Cause> {
-    Ok(logits.map(Tensor::to_vec2).transpose()?.unwrap_or_default())
+/// The numbers of a `[rows, vocabulary]` tensor, row by row.
+fn to_host(logits: Option<&Tensor>) -> Result<Vec<f32>, Cause> {
+    let numbers = logits.map(|logits| logits.flatten_all()?.to_vec1());
+    Ok(numbers.transpose()?.unwrap_or_default())
 }
 
 #[expect(clippy::disallowed_methods, reason = "executors own the clock")]
@@ -217,3 +239,6 @@ impl Stopwatch {
         now.saturating_duration_since(std::mem::replace(&mut self.0, now))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,7 +6,40 @@
 
 #![expect(unsafe_code, reason = "disjoint writes from several threads")]
 
+use std::sync::Mutex;
+
+use candle_core::{DType, Device, Result};
 use rayon::prelude::*;
+
+use crate::plan::Places;
+use crate::tensor_cache::TensorLayer;
+
+/// The KV cache of a model.
+#[derive(Debug)]
+pub(crate) enum KvCache {
+    /// On the CPU, for the kernels of this crate: a layer each.
+    Paged(Vec<Mutex<KvLayer>>),
+    /// As tensors, for any device: a layer each.
+    Tensors(Vec<TensorLayer>),
+}
+
+impl KvCache {
+    /// An empty cache for the kernels of the CPU.
+    pub(crate) fn paged(shape: KvShape, layers: usize) -> Self {
+        Self::Paged((0..layers).map(|_| Mutex::new(KvLayer::new(shape))).collect())
+    }
+
+    /// An empty cache of tensors.
+    pub(crate) fn tensors(
+        shape: KvShape,
+        layers: usize,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Self> {
+        let layers = (0..layers).map(|_| TensorLayer::new(shape, dtype, device));
+        Ok(Self::Tensors(layers.collect::<Result<_>>()?))
+    }
+}
 
 /// The sizes of a paged KV cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,22 +84,16 @@ impl KvLayer {
 
     /// Stores the keys and values of tokens, from several threads: `write(token, store)` is called
     /// for each token, and calls `store(head, key, value)` with `head_dim` floats of each.
-    ///
-    /// # Panics
-    /// If two tokens have the same place.
     pub(crate) fn store(
         &mut self,
-        places: &[(u32, u32)],
+        places: &Places,
         write: impl Fn(usize, &mut dyn FnMut(usize, &[f32], &[f32])) + Sync,
     ) {
-        let mut sorted = places.to_vec();
-        sorted.sort_unstable();
-        assert!(sorted.windows(2).all(|pair| pair[0] != pair[1]), "two tokens in one place");
         let cache = Pages { keys: self.keys.as_mut_ptr(), values: self.values.as_mut_ptr() };
         let shape = self.shape;
-        places.par_iter().enumerate().for_each(|(token, &(block, offset))| {
+        places.as_slice().par_iter().enumerate().for_each(|(token, &(block, offset))| {
             write(token, &mut |head, key, value| {
-                // SAFETY: no other token has this place, and nobody else has the layer.
+                // SAFETY: no two places are the same, and nobody else has the layer.
                 unsafe { cache.write(shape, (block as usize, offset as usize, head), key, value) }
             });
         });

@@ -3,14 +3,18 @@
 mod attention;
 mod config;
 mod detokenizer;
+mod dtype;
 mod executor;
+mod formats;
 pub mod hub;
 mod kernels;
 mod kv_cache;
 mod linear;
 mod load;
 mod matmul;
+mod memory;
 mod model;
+mod paged;
 mod plan;
 mod rope;
 mod sampler;
@@ -20,10 +24,14 @@ mod text;
 mod tokenizer;
 mod weights;
 
-pub use config::{ConfigError, Family, ModelConfig, RopeScaling, RopeType, TokenIds};
+pub use config::{
+    ConfigError, Family, ModelConfig, RopeParameters, RopeScaling, RopeType, TokenIds,
+};
 pub use detokenizer::Detokenizer;
+pub use dtype::Dtype;
 pub use executor::{CandleExecutor, KvPool};
-pub use load::{DeviceChoice, Dtype, LoadOptions, LoadedModel, read_config};
+pub use load::{DeviceChoice, LoadOptions, LoadedModel, LogitsError, read_config};
+pub use plan::BatchError;
 pub use sampler::SampleError;
 pub use text::TextStreams;
 pub use tokenizer::{Tokenizer, TokenizerError};

@@ -1,69 +1,67 @@
 use std::sync::Arc;
 
 use candle_core::quantized::{GgmlDType, QMatMul, QTensor};
-use candle_core::{CpuStorage, CustomOp1, DType, Layout, Module, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp1, Device, Layout, Module, Result, Shape, Tensor};
 
-use crate::matmul::Packed;
+use crate::dtype::Dtype;
+use crate::formats::{Bf16, F16, F32, Format, Q8};
+use crate::matmul::{Matrix, Packed};
 
 /// A projection `y = x W^T`, laid out for the device and number format that compute it.
 #[derive(Debug, Clone)]
 pub(crate) enum Linear {
-    /// f32 on the CPU.
-    Packed(Arc<Packed>),
-    /// 8-bit blocks of 32 with a scale each.
-    Q8(Arc<QMatMul>),
-    /// Any format on a device with its own matrix product: `[k, n]`.
+    /// On the CPU, for the kernel of this crate.
+    Packed(Arc<dyn Matrix>),
+    /// On another device, 8-bit blocks of 32 with a scale each.
+    Quantized(Arc<QMatMul>),
+    /// On another device, by its own matrix product: `[k, n]`.
     Dense(Tensor),
-}
-
-/// How a model's weights are held, where.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Layouts {
-    Packed,
-    Q8,
-    Dense(DType),
 }
 
 impl Linear {
     /// Stacks projections of the same input, each `[n, k]` in f32 on the CPU, into one.
-    pub(crate) fn stack(
-        weights: &[&Tensor],
-        layout: Layouts,
-        device: &candle_core::Device,
-    ) -> Result<Self> {
-        match layout {
-            Layouts::Packed => {
-                let k = weights[0].dim(1)?;
-                let rows = weights
-                    .iter()
-                    .map(|weight| weight.flatten_all()?.to_vec1::<f32>())
-                    .collect::<Result<Vec<_>>>()?;
-                let rows: Vec<&[f32]> = rows.iter().map(Vec::as_slice).collect();
-                Ok(Self::Packed(Arc::new(Packed::stack(k, &rows))))
-            }
-            Layouts::Q8 => {
-                let stacked = Tensor::cat(weights, 0)?;
-                let quantized = QTensor::quantize_onto(&stacked, GgmlDType::Q8_0, device)?;
-                Ok(Self::Q8(Arc::new(QMatMul::from_qtensor(quantized)?)))
-            }
-            Layouts::Dense(dtype) => {
-                let stacked = Tensor::cat(weights, 0)?.to_dtype(dtype)?.to_device(device)?;
-                Ok(Self::Dense(stacked.t()?.contiguous()?))
-            }
+    pub(crate) fn stack(weights: &[Tensor], dtype: Dtype, device: &Device) -> Result<Self> {
+        if device.is_cpu() {
+            return Ok(Self::Packed(match dtype {
+                Dtype::F32 => pack::<F32>(weights)?,
+                Dtype::F16 => pack::<F16>(weights)?,
+                Dtype::Bf16 => pack::<Bf16>(weights)?,
+                Dtype::Q8_0 => pack::<Q8>(weights)?,
+            }));
         }
+        let stacked = Tensor::cat(weights, 0)?;
+        if dtype == Dtype::Q8_0 {
+            let quantized = QTensor::quantize_onto(&stacked, GgmlDType::Q8_0, device)?;
+            return Ok(Self::Quantized(Arc::new(QMatMul::from_qtensor(quantized)?)));
+        }
+        let stacked = stacked.to_dtype(dtype.of_activations(device))?.to_device(device)?;
+        Ok(Self::Dense(stacked.t()?.contiguous()?))
     }
 
     /// `x` is `[m, k]`, the result `[m, n]`.
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         match self {
-            Self::Packed(packed) => x.apply_op1_no_bwd(&PackedProduct(packed)),
-            Self::Q8(quantized) => quantized.forward(&x.to_dtype(DType::F32)?)?.to_dtype(x.dtype()),
+            Self::Packed(matrix) => x.apply_op1_no_bwd(&PackedProduct(matrix.as_ref())),
+            Self::Quantized(quantized) => quantized.forward(x),
             Self::Dense(weights) => x.matmul(weights),
         }
     }
 }
 
-struct PackedProduct<'a>(&'a Packed);
+fn pack<F: Format>(weights: &[Tensor]) -> Result<Arc<dyn Matrix>>
+where
+    Packed<F>: Matrix,
+{
+    let k = weights[0].dim(1)?;
+    let rows = weights
+        .iter()
+        .map(|weight| weight.flatten_all()?.to_vec1::<f32>())
+        .collect::<Result<Vec<_>>>()?;
+    let rows: Vec<&[f32]> = rows.iter().map(Vec::as_slice).collect();
+    Ok(Arc::new(Packed::<F>::stack(k, &rows)))
+}
+
+struct PackedProduct<'a>(&'a dyn Matrix);
 
 impl CustomOp1 for PackedProduct<'_> {
     fn name(&self) -> &'static str {

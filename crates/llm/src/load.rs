@@ -1,14 +1,15 @@
 use std::path::Path;
 use std::str::FromStr;
 
-use candle_core::{DType, Device};
-use metron_trace::ModelInfo;
+use candle_core::Device;
+use metron_engine::BlockId;
+use metron_trace::{ModelInfo, RequestId};
 
 use crate::config::ModelConfig;
+use crate::dtype::Dtype;
 use crate::hub::{ConfigSource, ModelFiles, WeightFiles};
-use crate::linear::Layouts;
 use crate::model::Model;
-use crate::plan::ForwardPlan;
+use crate::plan::{BatchError, ForwardPlan, Share};
 use crate::weights::{
     DummyWeights, GgufWeights, LoadError, SafetensorsWeights, Weights, check_complete,
 };
@@ -67,72 +68,12 @@ impl DeviceChoice {
     }
 }
 
-/// Number format to compute with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Dtype {
-    /// 32-bit floats.
-    F32,
-    /// 16-bit floats.
-    F16,
-    /// Brain floats.
-    Bf16,
-    /// 8-bit weights in blocks of 32 with a scale each; activations in f32.
-    Q8_0,
-}
-
-impl FromStr for Dtype {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "f32" | "float32" => Ok(Self::F32),
-            "f16" | "float16" => Ok(Self::F16),
-            "bf16" | "bfloat16" => Ok(Self::Bf16),
-            "q8_0" => Ok(Self::Q8_0),
-            _ => Err(format!("`{text}` is no dtype; dtypes are f32, f16, bf16 and q8_0")),
-        }
-    }
-}
-
-impl std::fmt::Display for Dtype {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::F32 => "f32",
-            Self::F16 => "f16",
-            Self::Bf16 => "bf16",
-            Self::Q8_0 => "q8_0",
-        })
-    }
-}
-
-impl Dtype {
-    /// The rule of docs/dtypes.md: f32 on the CPU, bf16 on CUDA, whatever the file has.
-    fn default_on(device: &Device) -> Self {
-        if device.is_cpu() { Self::F32 } else { Self::Bf16 }
-    }
-
-    fn layout(self, device: &Device) -> Result<Layouts, LoadError> {
-        match (self, device.is_cpu()) {
-            (Self::F32, true) => Ok(Layouts::Packed),
-            (Self::Q8_0, _) => Ok(Layouts::Q8),
-            (Self::F16 | Self::Bf16, true) => Err(LoadError::Dtype {
-                dtype: self.to_string(),
-                device: "the CPU".to_owned(),
-                allowed: "f32 and q8_0",
-            }),
-            (Self::F32, false) => Ok(Layouts::Dense(DType::F32)),
-            (Self::F16, false) => Ok(Layouts::Dense(DType::F16)),
-            (Self::Bf16, false) => Ok(Layouts::Dense(DType::BF16)),
-        }
-    }
-}
-
 /// How to load a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct LoadOptions {
     /// Where to compute.
     pub device: DeviceChoice,
-    /// Number format; `None` for the device's default.
+    /// Number format of the weights; `None` for the default of docs/dtypes.md.
     pub dtype: Option<Dtype>,
     /// Seed of dummy weights.
     pub seed: u64,
@@ -154,13 +95,14 @@ impl LoadedModel {
     /// Reads, checks and lays out a model's weights.
     pub fn load(files: &ModelFiles, options: &LoadOptions) -> Result<Self, LoadError> {
         let device = options.device.open()?;
-        let dtype = options.dtype.unwrap_or_else(|| Dtype::default_on(&device));
-        let layout = dtype.layout(&device)?;
         let (config, weights) = open(files, options.seed)?;
+        let dtype =
+            options.dtype.unwrap_or_else(|| Dtype::default_of(weights.stored_dtype(), &device));
+        check_dtype(dtype, &config, &device)?;
         check_complete(weights.as_ref(), &config, &files.source)?;
         let positions =
             options.max_model_len.map_or(config.max_position_embeddings, |len| len as usize);
-        let model = Model::load(&config, weights.as_ref(), layout, &device, positions)?;
+        let model = Model::load(&config, weights.as_ref(), dtype, &device, positions)?;
         let info = ModelInfo {
             id: files.id.clone(),
             source: files.source.clone(),
@@ -184,23 +126,55 @@ impl LoadedModel {
 
     /// The logits of the token after `token_ids`, `[vocabulary]`, by one forward pass of their own:
     /// what a comparison with another implementation needs.
-    pub fn logits_after(&self, token_ids: &[u32]) -> candle_core::Result<Vec<f32>> {
+    pub fn logits_after(&self, token_ids: &[u32]) -> Result<Vec<f32>, LogitsError> {
         const BLOCK: usize = 16;
-        let blocks = token_ids.len().div_ceil(BLOCK);
+        let num_blocks = token_ids.len().div_ceil(BLOCK);
+        let blocks: Vec<BlockId> = (0..num_blocks as u32).map(BlockId).collect();
+        let share =
+            Share { request: RequestId(0), token_ids, context: 0, blocks: &blocks, samples: true };
         let mut plan = ForwardPlan::default();
-        plan.push(token_ids, 0, 0..blocks as u32, true);
-        let mut cache = self.model.new_cache(blocks, BLOCK)?;
+        plan.refill([share], &self.model.capacity(num_blocks, BLOCK))?;
+        let mut cache = self.model.new_cache(num_blocks, BLOCK)?;
         let logits = self.model.forward(&plan, &mut cache)?;
-        logits.map_or(Ok(Vec::new()), |logits| logits.squeeze(0)?.to_vec1())
+        Ok(logits.map_or(Ok(Vec::new()), |logits| logits.squeeze(0)?.to_vec1())?)
     }
 
     /// Bytes of the KV cache in one block of `block_size` positions, all layers together.
     pub fn kv_bytes_per_block(&self, block_size: u32) -> u64 {
         let config = self.config();
         let floats = 2 * config.num_hidden_layers * config.kv_heads() * config.head_width();
-        let bytes = if self.device.is_cpu() || self.dtype == Dtype::F32 { 4 } else { 2 };
-        floats as u64 * u64::from(block_size) * bytes
+        let bytes = self.dtype.of_activations(&self.device).size_in_bytes();
+        (floats * bytes) as u64 * u64::from(block_size)
     }
+}
+
+/// Why no logits can be computed.
+#[derive(Debug, thiserror::Error)]
+pub enum LogitsError {
+    /// The model can't run these ids.
+    #[error(transparent)]
+    Batch(#[from] BatchError),
+    /// Candle refused.
+    #[error("computing logits: {0}")]
+    Candle(#[from] candle_core::Error),
+}
+
+/// Candle quantises whole blocks only; the CPU's kernels pad.
+fn check_dtype(dtype: Dtype, config: &ModelConfig, device: &Device) -> Result<(), LoadError> {
+    const BLOCK: usize = 32;
+    let rows = [
+        config.hidden_size,
+        config.intermediate_size,
+        config.num_attention_heads * config.head_width(),
+    ];
+    if dtype == Dtype::Q8_0 && !device.is_cpu() && rows.iter().any(|k| !k.is_multiple_of(BLOCK)) {
+        return Err(LoadError::Dtype {
+            dtype: dtype.to_string(),
+            device: "CUDA, where rows must be multiples of 32,".to_owned(),
+            allowed: "f32, f16 and bf16",
+        });
+    }
+    Ok(())
 }
 
 /// Reads a model's shape, without its weights.

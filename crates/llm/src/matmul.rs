@@ -2,81 +2,108 @@
 //! loop works on raw pointers.
 //!
 //! `y = x W^T` for weights that are laid out once, at load, for the kernel that uses them: panels
-//! of [`PANEL`] output columns, each a contiguous `[k, PANEL]` block. Each panel is streamed once
-//! for a tile of rows, whose sums stay in registers: at one row the kernel runs at the speed of
-//! memory, at many at that of the multiply-add units. Every output element is one sum over k in
-//! ascending order, so its bits do not depend on the number of rows, the thread count, or the
-//! split into tiles.
+//! of [`PANEL`] output columns, each a contiguous run of blocks of its [`Format`]. Each panel is
+//! streamed once for a tile of rows, whose sums stay in registers: at one row the kernel runs at
+//! the speed of memory, at many at that of the multiply-add units. Every output element is one sum
+//! over k in ascending order, so its bits do not depend on the number of rows, the thread count,
+//! or the split into tiles.
 
 #![expect(unsafe_code, reason = "disjoint writes from several threads; raw loads in the hot loop")]
 #![expect(clippy::inline_always, reason = "a kernel must be compiled with its caller's features")]
 
+use std::fmt;
+
 use rayon::prelude::*;
 
-use crate::simd::{Lanes, WIDTH, on_widest_lanes};
+use crate::formats::{Format, PANEL};
+use crate::simd::{Lanes, on_widest_lanes};
 
-/// Output columns of a panel.
-pub(crate) const PANEL: usize = WIDTH;
+/// Rows, and panels, of a tile where the batch has few rows.
+const FEW: usize = 4;
 
-/// A weight matrix `[n, k]`, packed.
-#[derive(Debug)]
-pub(crate) struct Packed {
-    /// `[n / PANEL rounded up, k, PANEL]`; columns beyond n are zero.
-    panels: Vec<[f32; PANEL]>,
+/// A weight matrix `[n, k]`, packed for [`product`](Self::product), whatever its format.
+pub(crate) trait Matrix: fmt::Debug + Send + Sync {
+    /// Input columns.
+    fn k(&self) -> usize;
+
+    /// Output columns.
+    fn n(&self) -> usize;
+
+    /// Copies row `row` of the matrix, `k` values: the embedding of a token.
+    fn copy_row(&self, row: usize, to: &mut [f32]);
+
+    /// `x W^T`: `x` is `[m, k]`, the result `[m, n]`, both row-major.
+    fn product(&self, x: &[f32]) -> Vec<f32>;
+}
+
+/// A weight matrix `[n, k]` in panels.
+pub(crate) struct Packed<F: Format> {
+    /// `[n / PANEL, k / DEPTH]`, both rounded up; what is beyond n and k is zero.
+    blocks: Vec<F::Block>,
     k: usize,
     n: usize,
 }
 
-impl Packed {
-    /// Packs row-major matrices of the same k, one above the other: a fused projection.
-    ///
-    /// Each is its number of rows and its `[rows, k]` values.
+impl<F: Format> fmt::Debug for Packed<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Packed").field("k", &self.k).field("n", &self.n).finish_non_exhaustive()
+    }
+}
+
+impl<F: Format> Packed<F> {
+    /// Packs row-major `[rows, k]` matrices of the same k, one above the other: a fused projection.
     pub(crate) fn stack(k: usize, matrices: &[&[f32]]) -> Self {
-        let n = matrices.iter().map(|matrix| matrix.len() / k).sum::<usize>();
-        let mut panels = vec![[0.0; PANEL]; n.div_ceil(PANEL) * k];
         let rows: Vec<&[f32]> = matrices.iter().flat_map(|matrix| matrix.chunks_exact(k)).collect();
-        panels.par_chunks_mut(k).zip(rows.par_chunks(PANEL)).for_each(|(panel, rows)| {
-            for (column, row) in rows.iter().enumerate() {
-                for (packed, &weight) in panel.iter_mut().zip(*row) {
-                    packed[column] = weight;
+        let depth = k.div_ceil(F::DEPTH);
+        let mut blocks = vec![F::Block::default(); rows.len().div_ceil(PANEL) * depth];
+        blocks.par_chunks_mut(depth).zip(rows.par_chunks(PANEL)).for_each(|(panel, rows)| {
+            for (block, first) in panel.iter_mut().zip((0..k).step_by(F::DEPTH)) {
+                let mut columns: [&[f32]; PANEL] = [&[]; PANEL];
+                for (column, row) in columns.iter_mut().zip(rows) {
+                    *column = &row[first..k.min(first + F::DEPTH)];
                 }
+                *block = F::pack(&columns[..rows.len()]);
             }
         });
-        Self { panels, k, n }
+        Self { blocks, k, n: rows.len() }
     }
 
-    /// Output columns.
-    pub(crate) fn n(&self) -> usize {
-        self.n
+    /// Blocks of a panel.
+    fn depth(&self) -> usize {
+        self.k.div_ceil(F::DEPTH)
     }
+}
 
-    /// Input columns.
-    pub(crate) fn k(&self) -> usize {
+impl<F: Format> Matrix for Packed<F> {
+    fn k(&self) -> usize {
         self.k
     }
 
-    /// Copies row `row` of the matrix, `k` values: the embedding of a token whose table is also
-    /// the output projection.
-    pub(crate) fn copy_row(&self, row: usize, to: &mut [f32]) {
-        let panel = &self.panels[row / PANEL * self.k..][..self.k];
-        for (value, packed) in to.iter_mut().zip(panel) {
-            *value = packed[row % PANEL];
+    fn n(&self) -> usize {
+        self.n
+    }
+
+    fn copy_row(&self, row: usize, to: &mut [f32]) {
+        let panel = &self.blocks[row / PANEL * self.depth()..][..self.depth()];
+        for (values, block) in to.chunks_mut(F::DEPTH).zip(panel) {
+            for (input, value) in values.iter_mut().enumerate() {
+                *value = F::weight(block, input, row % PANEL);
+            }
         }
     }
 
-    /// `x W^T`: `x` is `[m, k]`, the result `[m, n]`, both row-major.
-    pub(crate) fn product(&self, x: &[f32]) -> Vec<f32> {
+    fn product(&self, x: &[f32]) -> Vec<f32> {
         let rows = x.len() / self.k;
         let mut y = Vec::with_capacity(rows * self.n);
         let out = Output { start: y.as_mut_ptr(), columns: self.n };
         let num_panels = self.n.div_ceil(PANEL);
         // Enough tasks that threads finish together, each long enough to be worth its start.
-        let per_task = (num_panels / (rayon::current_num_threads() * 4)).clamp(2, 12) / 2 * 2;
+        let per_task = (num_panels / (rayon::current_num_threads() * 4)).clamp(FEW, 12) / FEW * FEW;
         (0..num_panels.div_ceil(per_task)).into_par_iter().for_each(|task| {
             let panels = task * per_task..num_panels.min((task + 1) * per_task);
-            let weights = &self.panels[panels.start * self.k..panels.end * self.k];
-            let job = Job { x, k: self.k, weights, column: panels.start * PANEL, out: &out };
-            multiply_panels(&job);
+            let blocks = &self.blocks[panels.start * self.depth()..panels.end * self.depth()];
+            let job = Job { x, k: self.k, blocks, column: panels.start * PANEL, out: &out };
+            multiply_panels::<F>(&job);
         });
         // SAFETY: the tasks have written every column of every row.
         unsafe { y.set_len(rows * self.n) };
@@ -114,10 +141,10 @@ impl Output {
 }
 
 /// All rows times a few panels.
-struct Job<'a> {
+struct Job<'a, F: Format> {
     x: &'a [f32],
     k: usize,
-    weights: &'a [[f32; PANEL]],
+    blocks: &'a [F::Block],
     /// The output column of the first panel.
     column: usize,
     out: &'a Output,
@@ -125,17 +152,21 @@ struct Job<'a> {
 
 on_widest_lanes! {
     /// Runs a job.
-    fn multiply_panels(job: &Job<'_>) = multiply_panels_on
+    fn multiply_panels<F: Format>(job: &Job<'_, F>) = multiply_panels_on
 }
 
 /// # Safety
 /// The machine has the lanes' instructions.
 #[inline(always)]
-unsafe fn multiply_panels_on<L: Lanes>(job: &Job<'_>) {
-    let num_panels = job.weights.len() / job.k;
+unsafe fn multiply_panels_on<L: Lanes, F: Format>(job: &Job<'_, F>) {
+    let num_panels = job.blocks.len() / job.depth();
     let mut panel = 0;
     // SAFETY: as the caller's.
     unsafe {
+        while panel + FEW <= num_panels && L::ACCUMULATORS >= 24 && job.rows() <= FEW {
+            job.few_rows::<L>(panel);
+            panel += FEW;
+        }
         while panel + 2 <= num_panels && L::ACCUMULATORS >= 24 {
             job.all_rows::<L, 12, 2>(panel);
             panel += 2;
@@ -151,12 +182,40 @@ unsafe fn multiply_panels_on<L: Lanes>(job: &Job<'_>) {
     }
 }
 
-impl Job<'_> {
+impl<F: Format> Job<'_, F> {
+    /// Blocks of a panel.
+    #[inline(always)]
+    fn depth(&self) -> usize {
+        self.k.div_ceil(F::DEPTH)
+    }
+
+    fn rows(&self) -> usize {
+        self.x.len() / self.k
+    }
+
+    /// Up to four rows times four panels: so many sums that none waits for its own last addition.
+    ///
+    /// # Safety
+    /// The machine has the lanes' instructions.
+    #[inline(always)]
+    unsafe fn few_rows<L: Lanes>(&self, panel: usize) {
+        // SAFETY: as the caller's; tiles stay within the rows.
+        unsafe {
+            match self.rows() {
+                0 => {}
+                1 => self.tile::<L, 1, FEW>(0, panel),
+                2 => self.tile::<L, 2, FEW>(0, panel),
+                3 => self.tile::<L, 3, FEW>(0, panel),
+                _ => self.tile::<L, 4, FEW>(0, panel),
+            }
+        }
+    }
+
     /// # Safety
     /// The machine has the lanes' instructions.
     #[inline(always)]
     unsafe fn all_rows<L: Lanes, const ROWS: usize, const WIDE: usize>(&self, panel: usize) {
-        let rows = self.x.len() / self.k;
+        let rows = self.rows();
         let mut row = 0;
         // SAFETY: as the caller's; tiles stay within the rows.
         unsafe {
@@ -193,17 +252,23 @@ impl Job<'_> {
     ) {
         let xs: [*const f32; ROWS] =
             std::array::from_fn(|r| self.x[(row + r) * self.k..][..self.k].as_ptr());
-        let ws: [*const [f32; PANEL]; WIDE] =
-            std::array::from_fn(|w| self.weights[(panel + w) * self.k..][..self.k].as_ptr());
-        // SAFETY: k values can be read at each pointer; each task writes its own columns.
+        let panels: [*const F::Block; WIDE] = std::array::from_fn(|w| {
+            self.blocks[(panel + w) * self.depth()..][..self.depth()].as_ptr()
+        });
+        // SAFETY: k values can be read at each row and `depth` blocks at each panel; each task
+        // writes its own columns.
         unsafe {
             let mut sums = [[L::splat(0.0); WIDE]; ROWS];
-            for i in 0..self.k {
-                let weights: [L; WIDE] = std::array::from_fn(|w| L::load(ws[w].add(i).cast()));
-                for r in 0..ROWS {
-                    let x = L::splat(*xs[r].add(i));
-                    for w in 0..WIDE {
-                        sums[r][w] = x.mul_add(weights[w], sums[r][w]);
+            for block in 0..self.depth() {
+                let first = block * F::DEPTH;
+                for input in 0..F::DEPTH.min(self.k - first) {
+                    let weights: [L; WIDE] =
+                        std::array::from_fn(|w| F::load(panels[w].add(block), input));
+                    for r in 0..ROWS {
+                        let x = L::splat(*xs[r].add(first + input));
+                        for w in 0..WIDE {
+                            sums[r][w] = x.mul_add(weights[w], sums[r][w]);
+                        }
                     }
                 }
             }
@@ -217,52 +282,4 @@ impl Job<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn values(len: usize, salt: usize) -> Vec<f32> {
-        (0..len).map(|i| (((i + salt) * 7919 % 1013) as f32 / 1013.0) - 0.5).collect()
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(48))]
-
-        #[test]
-        fn a_product_is_the_plain_sum(m in 1_usize..40, n in 1_usize..70, k in 1_usize..200) {
-            let (x, w) = (values(m * k, 1), values(n * k, 2));
-            let y = Packed::stack(k, &[&w]).product(&x);
-            prop_assert_eq!(y.len(), m * n);
-            for (at, got) in y.iter().enumerate() {
-                let (row, column) = (&x[at / n * k..][..k], &w[at % n * k..][..k]);
-                let want: f64 =
-                    row.iter().zip(column).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
-                prop_assert!((f64::from(*got) - want).abs() < 1e-4, "{got} for {want}");
-            }
-        }
-
-        /// The bits of a row are the same, alone and among others.
-        #[test]
-        fn a_row_does_not_depend_on_the_others(m in 2_usize..40, n in 1_usize..40) {
-            let k = 64;
-            let (x, w) = (values(m * k, 3), values(n * k, 4));
-            let packed = Packed::stack(k, &[&w]);
-            let together = packed.product(&x);
-            for (row, together) in x.chunks_exact(k).zip(together.chunks_exact(n)) {
-                prop_assert_eq!(packed.product(row), together);
-            }
-        }
-    }
-
-    #[test]
-    fn a_stack_holds_its_matrices_one_above_the_other() {
-        let (a, b) = (values(3 * 8, 5), values(20 * 8, 6));
-        let stacked = Packed::stack(8, &[&a, &b]);
-        let mut row = vec![0.0; 8];
-        stacked.copy_row(2, &mut row);
-        assert_eq!(row, a[2 * 8..]);
-        stacked.copy_row(3 + 19, &mut row);
-        assert_eq!(row, b[19 * 8..]);
-        assert_eq!(stacked.n(), 23);
-    }
-}
+mod tests;

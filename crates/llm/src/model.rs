@@ -1,19 +1,19 @@
-use std::sync::Mutex;
+use std::result::Result as StdResult;
+use std::sync::Arc;
 
-use candle_core::{CpuStorage, CustomOp1, Device, IndexOp, Layout, Result, Shape, Tensor};
-use candle_nn::ops::rms_norm;
+use candle_core::{CpuStorage, CustomOp1, DType, Device, IndexOp, Layout, Result, Shape, Tensor};
+use candle_nn::ops::{rms_norm, silu};
 
-use crate::attention::attend;
 use crate::config::{Family, ModelConfig};
+use crate::dtype::Dtype;
 use crate::kernels::swiglu;
-use crate::kv_cache::{KvLayer, KvShape};
-use crate::linear::{Layouts, Linear, floats};
-use crate::matmul::Packed;
-use crate::plan::ForwardPlan;
+use crate::kv_cache::{KvCache, KvShape};
+use crate::linear::{Linear, floats};
+use crate::matmul::Matrix;
+use crate::paged::PagedAttention;
+use crate::plan::{Capacity, ForwardPlan};
 use crate::rope::Rope;
-use crate::tensor_cache::TensorLayer;
-use crate::weights::{LoadError, Weights};
-use rayon::prelude::*;
+use crate::weights::{LoadError, ROPE_DIVISORS, Weights};
 
 /// A llama-family decoder that runs a ragged hybrid batch in one pass.
 ///
@@ -29,6 +29,7 @@ pub(crate) struct Model {
     head: Linear,
     rope: Rope,
     device: Device,
+    dtype: Dtype,
 }
 
 #[derive(Debug)]
@@ -47,19 +48,10 @@ struct Layer {
 /// The table of token embeddings.
 #[derive(Debug)]
 enum Embedding {
-    /// The packed output projection, whose rows it shares.
-    Tied(std::sync::Arc<Packed>),
-    /// `[vocabulary, hidden]`
+    /// On the CPU; the output projection itself, where they are tied.
+    Packed(Arc<dyn Matrix>),
+    /// On another device: `[vocabulary, hidden]`.
     Table(Tensor),
-}
-
-/// The KV cache of a model, a page table's worth of blocks a layer.
-#[derive(Debug)]
-pub(crate) enum KvCache {
-    /// On the CPU, for the kernels of this crate.
-    Paged(Vec<Mutex<KvLayer>>),
-    /// As tensors, for any device.
-    Tensors(Vec<TensorLayer>),
 }
 
 impl Model {
@@ -68,62 +60,26 @@ impl Model {
     pub(crate) fn load(
         config: &ModelConfig,
         weights: &dyn Weights,
-        layout: Layouts,
+        dtype: Dtype,
         device: &Device,
         positions: usize,
-    ) -> std::result::Result<Self, LoadError> {
-        let dense = |name: &str| -> std::result::Result<Tensor, LoadError> {
-            let tensor = weights.tensor(name)?.to_device(device)?;
-            Ok(match layout {
-                Layouts::Dense(dtype) => tensor.to_dtype(dtype)?,
-                Layouts::Packed | Layouts::Q8 => tensor,
-            })
-        };
-        let linear = |names: &[String]| -> std::result::Result<Linear, LoadError> {
-            let tensors = names
-                .iter()
-                .map(|name| weights.tensor(name))
-                .collect::<std::result::Result<Vec<_>, _>>()?;
-            Ok(Linear::stack(&tensors.iter().collect::<Vec<_>>(), layout, device)?)
-        };
+    ) -> StdResult<Self, LoadError> {
+        let loader = Loader { config, weights, dtype, device };
         let head_name =
-            if config.tie_word_embeddings { "model.embed_tokens.weight" } else { "lm_head.weight" };
-        let head = linear(&[head_name.to_owned()])?;
-        let embedding = match &head {
-            Linear::Packed(packed) if config.tie_word_embeddings => Embedding::Tied(packed.clone()),
-            _ => Embedding::Table(dense("model.embed_tokens.weight")?),
-        };
-        let layers = (0..config.num_hidden_layers)
-            .map(|index| {
-                let name = |part: &str| format!("model.layers.{index}.{part}");
-                let qkv =
-                    ["q", "k", "v"].map(|part| name(&format!("self_attn.{part}_proj.weight")));
-                let qkv_bias = if config.family() == Ok(Family::Qwen2) {
-                    let parts = ["q", "k", "v"]
-                        .map(|part| dense(&name(&format!("self_attn.{part}_proj.bias"))));
-                    let parts = parts.into_iter().collect::<std::result::Result<Vec<_>, _>>()?;
-                    Some(Tensor::cat(&parts, 0)?)
-                } else {
-                    None
-                };
-                Ok(Layer {
-                    attention_norm: dense(&name("input_layernorm.weight"))?,
-                    qkv: linear(&qkv)?,
-                    qkv_bias,
-                    output: linear(&[name("self_attn.o_proj.weight")])?,
-                    mlp_norm: dense(&name("post_attention_layernorm.weight"))?,
-                    gate_up: linear(&[name("mlp.gate_proj.weight"), name("mlp.up_proj.weight")])?,
-                    down: linear(&[name("mlp.down_proj.weight")])?,
-                })
-            })
-            .collect::<std::result::Result<Vec<_>, LoadError>>()?;
+            if config.tie_word_embeddings { EMBEDDING } else { "lm_head.weight" }.to_owned();
+        let head = loader.linear(&[head_name])?;
+        let divisors = weights.shape(ROPE_DIVISORS).map(|_| weights.tensor(ROPE_DIVISORS));
+        let divisors = divisors.transpose()?.map(|tensor| tensor.flatten_all()?.to_vec1::<f32>());
         Ok(Self {
-            embedding,
-            layers,
-            norm: dense("model.norm.weight")?,
+            embedding: loader.embedding(&head)?,
+            layers: (0..config.num_hidden_layers)
+                .map(|index| loader.layer(index))
+                .collect::<StdResult<_, LoadError>>()?,
+            norm: loader.vector("model.norm.weight")?,
             head,
-            rope: Rope::new(config, positions),
+            rope: Rope::new(config, positions, divisors.transpose()?.as_deref()),
             device: device.clone(),
+            dtype,
             config: config.clone(),
         })
     }
@@ -140,17 +96,25 @@ impl Model {
             kv_heads: self.config.kv_heads(),
             head_dim: self.config.head_width(),
         };
-        let layers = 0..self.config.num_hidden_layers;
+        let layers = self.config.num_hidden_layers;
         if self.device.is_cpu() {
-            return Ok(KvCache::Paged(layers.map(|_| Mutex::new(KvLayer::new(shape))).collect()));
+            return Ok(KvCache::paged(shape, layers));
         }
-        let dtype = self.norm.dtype();
-        let layers = layers.map(|_| TensorLayer::new(shape, dtype, &self.device));
-        Ok(KvCache::Tensors(layers.collect::<Result<_>>()?))
+        KvCache::tensors(shape, layers, self.dtype.of_activations(&self.device), &self.device)
+    }
+
+    /// What a batch may ask of this model and a cache of this size.
+    pub(crate) fn capacity(&self, num_blocks: usize, block_size: usize) -> Capacity {
+        Capacity {
+            vocab_size: self.config.vocab_size,
+            positions: self.rope.positions(),
+            block_size,
+            num_blocks,
+        }
     }
 
     /// Runs a batch: writes its keys and values into the cache, and returns the logits of the rows
-    /// that sample, `[rows, vocabulary]`; `None` if no row does.
+    /// that sample, `[rows, vocabulary]` in f32; `None` if no row does.
     pub(crate) fn forward(
         &self,
         plan: &ForwardPlan,
@@ -175,16 +139,16 @@ impl Model {
         // third of a small model's work.
         let rows = Tensor::new(plan.logit_rows.as_slice(), &self.device)?;
         let x = rms_norm(&x.index_select(&rows, 0)?, &self.norm, eps)?;
-        Ok(Some(self.head.forward(&x)?.to_dtype(candle_core::DType::F32)?))
+        Ok(Some(self.head.forward(&x)?.to_dtype(DType::F32)?))
     }
 
     fn embed(&self, token_ids: &[u32]) -> Result<Tensor> {
         let hidden = self.config.hidden_size;
         match &self.embedding {
-            Embedding::Tied(packed) => {
+            Embedding::Packed(matrix) => {
                 let mut rows = vec![0.0; token_ids.len() * hidden];
                 for (id, row) in token_ids.iter().zip(rows.chunks_exact_mut(hidden)) {
-                    packed.copy_row(*id as usize, row);
+                    matrix.copy_row(*id as usize, row);
                 }
                 Tensor::from_vec(rows, (token_ids.len(), hidden), &self.device)
             }
@@ -202,14 +166,15 @@ impl Model {
         layer: usize,
         cache: &mut KvCache,
     ) -> Result<Tensor> {
+        let heads = self.config.num_attention_heads;
         match cache {
-            KvCache::Paged(layers) => {
-                let op = PagedAttention { model: self, plan, layer: &layers[layer] };
-                qkv.apply_op1_no_bwd(&op)
-            }
-            KvCache::Tensors(layers) => {
-                layers[layer].attend(plan, qkv, &self.rope, self.config.num_attention_heads)
-            }
+            KvCache::Paged(layers) => qkv.apply_op1_no_bwd(&PagedAttention {
+                rope: &self.rope,
+                plan,
+                layer: &layers[layer],
+                heads,
+            }),
+            KvCache::Tensors(layers) => layers[layer].attend(plan, qkv, &self.rope, heads),
         }
     }
 
@@ -219,7 +184,64 @@ impl Model {
             return gate_up.apply_op1_no_bwd(&Swiglu { width });
         }
         let (gate, up) = (gate_up.i((.., ..width))?, gate_up.i((.., width..))?);
-        candle_nn::ops::silu(&gate.contiguous()?)?.mul(&up)
+        silu(&gate.contiguous()?)?.mul(&up)
+    }
+}
+
+const EMBEDDING: &str = "model.embed_tokens.weight";
+
+/// Brings tensors onto a device in the layout that computes with them.
+struct Loader<'a> {
+    config: &'a ModelConfig,
+    weights: &'a dyn Weights,
+    dtype: Dtype,
+    device: &'a Device,
+}
+
+impl Loader<'_> {
+    fn layer(&self, index: usize) -> StdResult<Layer, LoadError> {
+        let name = |part: &str| format!("model.layers.{index}.{part}");
+        let qkv = |kind: &str| ["q", "k", "v"].map(|p| name(&format!("self_attn.{p}_proj.{kind}")));
+        let qkv_bias = match self.config.family() {
+            Ok(Family::Qwen2) => {
+                let biases = qkv("bias").map(|name| self.vector(&name));
+                let biases = biases.into_iter().collect::<StdResult<Vec<_>, _>>()?;
+                Some(Tensor::cat(&biases, 0)?)
+            }
+            _ => None,
+        };
+        Ok(Layer {
+            attention_norm: self.vector(&name("input_layernorm.weight"))?,
+            qkv: self.linear(&qkv("weight"))?,
+            qkv_bias,
+            output: self.linear(&[name("self_attn.o_proj.weight")])?,
+            mlp_norm: self.vector(&name("post_attention_layernorm.weight"))?,
+            gate_up: self.linear(&[name("mlp.gate_proj.weight"), name("mlp.up_proj.weight")])?,
+            down: self.linear(&[name("mlp.down_proj.weight")])?,
+        })
+    }
+
+    fn embedding(&self, head: &Linear) -> StdResult<Embedding, LoadError> {
+        let own = self.device.is_cpu() && !self.config.tie_word_embeddings;
+        let linear = if own { self.linear(&[EMBEDDING.to_owned()])? } else { head.clone() };
+        match linear {
+            Linear::Packed(matrix) => Ok(Embedding::Packed(matrix)),
+            Linear::Dense(_) | Linear::Quantized(_) => {
+                Ok(Embedding::Table(self.vector(EMBEDDING)?))
+            }
+        }
+    }
+
+    fn linear(&self, names: &[String]) -> StdResult<Linear, LoadError> {
+        let tensors = names.iter().map(|name| self.weights.tensor(name));
+        let tensors = tensors.collect::<StdResult<Vec<_>, _>>()?;
+        Ok(Linear::stack(&tensors, self.dtype, self.device)?)
+    }
+
+    /// A tensor that is not a projection, in the format of activations.
+    fn vector(&self, name: &str) -> StdResult<Tensor, LoadError> {
+        let dtype = self.dtype.of_activations(self.device);
+        Ok(self.weights.tensor(name)?.to_dtype(dtype)?.to_device(self.device)?)
     }
 }
 
@@ -239,85 +261,5 @@ impl CustomOp1 for Swiglu {
     }
 }
 
-/// Rotary embedding, the write into the cache, and attention, on the CPU.
-struct PagedAttention<'a> {
-    model: &'a Model,
-    plan: &'a ForwardPlan,
-    layer: &'a Mutex<KvLayer>,
-}
-
-impl PagedAttention<'_> {
-    /// Turns the queries: `[tokens, heads, head_dim]`.
-    fn turned_queries(&self, rows: &Rows<'_>) -> Vec<f32> {
-        let mut queries = vec![0.0; self.plan.token_ids.len() * rows.query_width];
-        let tokens = queries.par_chunks_exact_mut(rows.query_width).enumerate();
-        tokens.for_each(|(token, turned)| {
-            let heads = rows.queries(token).chunks_exact(rows.head_dim);
-            for (head, turned) in heads.zip(turned.chunks_exact_mut(rows.head_dim)) {
-                self.model.rope.turn(self.plan.positions[token], head, turned);
-            }
-        });
-        queries
-    }
-
-    /// Turns the keys, and stores them with the values.
-    fn store(&self, rows: &Rows<'_>, layer: &mut KvLayer) {
-        let places = self.plan.places(layer.shape.block_size);
-        layer.store(&places, |token, store| {
-            let mut turned = vec![0.0; rows.head_dim];
-            let (keys, values) = rows.keys_and_values(token);
-            let heads = keys.chunks_exact(rows.head_dim).zip(values.chunks_exact(rows.head_dim));
-            for (head, (key, value)) in heads.enumerate() {
-                self.model.rope.turn(self.plan.positions[token], key, &mut turned);
-                store(head, &turned, value);
-            }
-        });
-    }
-}
-
-/// The rows of a fused product: queries, keys and values of each token.
-struct Rows<'a> {
-    qkv: &'a [f32],
-    query_width: usize,
-    kv_width: usize,
-    head_dim: usize,
-}
-
-impl Rows<'_> {
-    fn row(&self, token: usize) -> &[f32] {
-        let width = self.query_width + 2 * self.kv_width;
-        &self.qkv[token * width..][..width]
-    }
-
-    fn queries(&self, token: usize) -> &[f32] {
-        &self.row(token)[..self.query_width]
-    }
-
-    fn keys_and_values(&self, token: usize) -> (&[f32], &[f32]) {
-        self.row(token)[self.query_width..].split_at(self.kv_width)
-    }
-}
-
-impl CustomOp1 for PagedAttention<'_> {
-    fn name(&self) -> &'static str {
-        "paged-attention"
-    }
-
-    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let qkv = floats(storage, layout, self.name())?;
-        let mut layer = self.layer.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let (heads, head_dim) = (self.model.config.num_attention_heads, layer.shape.head_dim);
-        let rows = Rows {
-            qkv,
-            query_width: heads * head_dim,
-            kv_width: layer.shape.kv_heads * head_dim,
-            head_dim,
-        };
-        self.store(&rows, &mut layer);
-        let queries = self.turned_queries(&rows);
-        let out = attend(self.plan, &queries, &layer, heads);
-        let tokens = self.plan.token_ids.len();
-        let shape = Shape::from((tokens, out.len() / tokens.max(1)));
-        Ok((CpuStorage::F32(out), shape))
-    }
-}
+#[cfg(test)]
+pub(crate) mod tests;

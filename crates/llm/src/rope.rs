@@ -13,15 +13,24 @@ pub(crate) struct Rope {
 }
 
 impl Rope {
-    /// The tables for positions below `positions`.
-    pub(crate) fn new(config: &ModelConfig, positions: usize) -> Self {
-        let frequencies = frequencies(config);
+    /// The tables for positions below `positions`. `divisors`, where a file has them (the tensor
+    /// `rope_freqs` of llama.cpp), say by how much each frequency is stretched.
+    pub(crate) fn new(config: &ModelConfig, positions: usize, divisors: Option<&[f32]>) -> Self {
+        let mut frequencies = frequencies(config);
+        for (frequency, divisor) in frequencies.iter_mut().zip(divisors.unwrap_or_default()) {
+            *frequency /= f64::from(*divisor);
+        }
         let angles = || (0..positions).flat_map(|p| frequencies.iter().map(move |f| p as f64 * f));
         Self {
             cos: angles().map(|angle| angle.cos() as f32).collect(),
             sin: angles().map(|angle| angle.sin() as f32).collect(),
             half: frequencies.len(),
         }
+    }
+
+    /// Positions that the tables have.
+    pub(crate) fn positions(&self) -> usize {
+        self.cos.len() / self.half
     }
 
     /// The cosines and sines of a position, `head_dim / 2` each.
@@ -40,13 +49,29 @@ impl Rope {
             y2[i] = x2[i] * cos[i] + x1[i] * sin[i];
         }
     }
+
+    /// The cosines and sines of a batch's tokens as tensors, `[tokens, head_dim / 2]` each.
+    pub(crate) fn of_tokens(
+        &self,
+        positions: &[u32],
+        dtype: DType,
+        device: &Device,
+    ) -> Result<(Tensor, Tensor)> {
+        let rows = |table: &[f32]| {
+            let row = |p: &u32| &table[*p as usize * self.half..][..self.half];
+            let values: Vec<f32> = positions.iter().flat_map(row).copied().collect();
+            Tensor::from_vec(values, (positions.len(), self.half), device)?.to_dtype(dtype)
+        };
+        Ok((rows(&self.cos)?, rows(&self.sin)?))
+    }
 }
 
 fn frequencies(config: &ModelConfig) -> Vec<f64> {
     let dim = config.head_width();
+    let scaling = config.rope_scaling();
     (0..dim / 2)
-        .map(|i| config.rope_base().powf(-2.0 * i as f64 / dim as f64))
-        .map(|frequency| config.rope_scaling.as_ref().map_or(frequency, |s| scale(s, frequency)))
+        .map(|i| config.rope_theta().powf(-2.0 * i as f64 / dim as f64))
+        .map(|frequency| scaling.map_or(frequency, |scaling| scale(scaling, frequency)))
         .collect()
 }
 
@@ -62,22 +87,5 @@ fn scale(scaling: &RopeScaling, frequency: f64) -> f64 {
             let kept = ((turns - low) / (high - low)).clamp(0.0, 1.0);
             kept * frequency + (1.0 - kept) * frequency / scaling.factor
         }
-    }
-}
-
-impl Rope {
-    /// The cosines and sines of a batch's tokens as tensors, `[tokens, head_dim / 2]` each.
-    pub(crate) fn of_tokens(
-        &self,
-        positions: &[u32],
-        dtype: DType,
-        device: &Device,
-    ) -> Result<(Tensor, Tensor)> {
-        let rows = |table: fn(&Self) -> &[f32]| {
-            let row = |p: &u32| &table(self)[*p as usize * self.half..][..self.half];
-            let values: Vec<f32> = positions.iter().flat_map(row).copied().collect();
-            Tensor::from_vec(values, (positions.len(), self.half), device)?.to_dtype(dtype)
-        };
-        Ok((rows(|rope| &rope.cos)?, rows(|rope| &rope.sin)?))
     }
 }

@@ -1,3 +1,5 @@
+use std::cmp::Ordering;
+
 use metron_trace::Sampling;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
@@ -24,8 +26,7 @@ pub(crate) fn sample(logits: &[f32], sampling: &Sampling, index: u32) -> Result<
     if sampling.temperature <= 0.0 {
         return Ok(best);
     }
-    let mut candidates = by_probability(logits, sampling, logits[best as usize]);
-    keep_top_p(&mut candidates, sampling.top_p);
+    let candidates = candidates(logits, sampling, logits[best as usize]);
     let total: f64 = candidates.iter().map(|(_, weight)| weight).sum();
     let mut left = unit(sampling.seed, index) * total;
     for (id, weight) in &candidates {
@@ -54,23 +55,44 @@ fn greatest(logits: &[f32]) -> Result<u32, SampleError> {
     }
 }
 
-/// Tokens with their weights, the most probable first; at most `top_k`.
-fn by_probability(logits: &[f32], sampling: &Sampling, greatest: f32) -> Vec<(u32, f64)> {
+/// The tokens that sampling leaves, with their weights. They are sorted only where something is
+/// cut off: sorting a whole vocabulary takes milliseconds.
+fn candidates(logits: &[f32], sampling: &Sampling, greatest: f32) -> Vec<(u32, f64)> {
     let weight = |logit: f32| f64::from((logit - greatest) / sampling.temperature).exp();
     let mut candidates: Vec<(u32, f64)> =
         logits.iter().zip(0..).map(|(logit, id)| (id, weight(*logit))).collect();
-    candidates.sort_unstable_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
-    let keep = sampling.top_k.map_or(candidates.len(), |k| k.max(1) as usize);
-    candidates.truncate(keep);
+    if let Some(k) = sampling.top_k {
+        keep_top_k(&mut candidates, k.max(1) as usize);
+    }
+    if sampling.top_p < 1.0 {
+        keep_top_p(&mut candidates, f64::from(sampling.top_p));
+    }
     candidates
 }
 
-fn keep_top_p(candidates: &mut Vec<(u32, f64)>, top_p: f32) {
+/// The more probable first, and among equals the lower id.
+fn by_probability(a: &(u32, f64), b: &(u32, f64)) -> Ordering {
+    b.1.total_cmp(&a.1).then(a.0.cmp(&b.0))
+}
+
+fn keep_top_k(candidates: &mut Vec<(u32, f64)>, k: usize) {
+    if k < candidates.len() {
+        candidates.select_nth_unstable_by(k, by_probability);
+        candidates.truncate(k);
+        candidates.sort_unstable_by(by_probability);
+    }
+}
+
+fn keep_top_p(candidates: &mut Vec<(u32, f64)>, top_p: f64) {
     let total: f64 = candidates.iter().map(|(_, weight)| weight).sum();
+    // All tokens below this together have less than what top_p leaves out, so none is kept.
+    let least = (1.0 - top_p) * total / candidates.len() as f64;
+    candidates.retain(|(_, weight)| *weight >= least);
+    candidates.sort_unstable_by(by_probability);
     let mut reached = 0.0;
     let enough = candidates.iter().position(|(_, weight)| {
         reached += weight;
-        reached >= f64::from(top_p) * total
+        reached >= top_p * total
     });
     candidates.truncate(enough.map_or(candidates.len(), |at| at + 1));
 }
@@ -123,6 +145,25 @@ mod tests {
             // The first alone has a share of 0.46.
             prop_assert_eq!(sample(&LOGITS, &at(1.0, None, 0.4, seed), index), Ok(1));
             prop_assert_ne!(sample(&LOGITS, &at(5.0, None, 1.0, seed), index), Ok(3));
+        }
+
+        /// The nucleus by its definition: sort all, and go down until top_p is reached.
+        #[test]
+        fn top_p_keeps_the_nucleus(
+            logits in proptest::collection::vec(-6.0_f32..6.0, 1..50),
+            top_p in 0.0_f32..1.0,
+        ) {
+            let sampling = at(1.0, None, top_p, 0);
+            let greatest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            let mut all = candidates(&logits, &at(1.0, None, 1.0, 0), greatest);
+            all.sort_unstable_by(by_probability);
+            let total: f64 = all.iter().map(|(_, weight)| weight).sum();
+            let kept = candidates(&logits, &sampling, greatest);
+            prop_assert_eq!(&kept[..], &all[..kept.len()]);
+            let sum = |kept: &[(u32, f64)]| kept.iter().map(|(_, weight)| weight).sum::<f64>();
+            let wanted = f64::from(top_p) * total;
+            prop_assert!(sum(&kept) >= wanted * (1.0 - 1e-9));
+            prop_assert!(sum(&kept[..kept.len() - 1]) <= wanted * (1.0 + 1e-9));
         }
 
         #[test]

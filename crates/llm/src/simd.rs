@@ -7,12 +7,19 @@
 #![expect(unsafe_code, reason = "vector instructions of the processor")]
 #![expect(clippy::inline_always, reason = "a kernel must be compiled with its caller's features")]
 
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+use half::{bf16, f16};
+#[cfg(target_arch = "x86_64")]
+pub(crate) use x86::{Avx2, Avx512};
+
 /// The widest vector instructions that kernels of this crate use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Level {
     /// What the compiler may assume of the target.
     Baseline,
-    /// AVX2 with fused multiply-add: 16 registers of 8 floats.
+    /// AVX2 with fused multiply-add and half floats: 16 registers of 8 floats.
     #[cfg(target_arch = "x86_64")]
     Avx2,
     /// AVX-512 F: 32 registers of 16 floats.
@@ -30,6 +37,7 @@ impl Level {
             }
             if std::arch::is_x86_feature_detected!("avx2")
                 && std::arch::is_x86_feature_detected!("fma")
+                && std::arch::is_x86_feature_detected!("f16c")
             {
                 return Self::Avx2;
             }
@@ -49,6 +57,12 @@ pub(crate) trait Lanes: Copy {
     unsafe fn splat(value: f32) -> Self;
     /// Reads 16 floats, at any alignment.
     unsafe fn load(from: *const f32) -> Self;
+    /// Reads 16 whole numbers of 8 bits.
+    unsafe fn load_i8(from: *const i8) -> Self;
+    /// Reads 16 floats of 16 bits.
+    unsafe fn load_f16(from: *const f16) -> Self;
+    /// Reads 16 brain floats.
+    unsafe fn load_bf16(from: *const bf16) -> Self;
     /// Writes 16 floats, at any alignment.
     unsafe fn store(self, to: *mut f32);
     /// `self * by + plus`
@@ -135,6 +149,27 @@ impl Lanes for [f32; WIDTH] {
     }
 
     #[inline(always)]
+    unsafe fn load_i8(from: *const i8) -> Self {
+        // SAFETY: the caller can read 16 numbers there.
+        let quants = unsafe { from.cast::<[i8; WIDTH]>().read_unaligned() };
+        quants.map(f32::from)
+    }
+
+    #[inline(always)]
+    unsafe fn load_f16(from: *const f16) -> Self {
+        // SAFETY: the caller can read 16 numbers there.
+        let halves = unsafe { from.cast::<[f16; WIDTH]>().read_unaligned() };
+        halves.map(f16::to_f32)
+    }
+
+    #[inline(always)]
+    unsafe fn load_bf16(from: *const bf16) -> Self {
+        // SAFETY: the caller can read 16 numbers there.
+        let halves = unsafe { from.cast::<[bf16; WIDTH]>().read_unaligned() };
+        halves.map(bf16::to_f32)
+    }
+
+    #[inline(always)]
     unsafe fn store(self, to: *mut f32) {
         // SAFETY: the caller can write 16 floats there.
         unsafe { to.cast::<Self>().write_unaligned(self) }
@@ -176,187 +211,38 @@ impl Lanes for [f32; WIDTH] {
     }
 }
 
-#[cfg(target_arch = "x86_64")]
-pub(crate) use x86::{Avx2, Avx512};
-
-#[cfg(target_arch = "x86_64")]
-mod x86 {
-    use std::arch::x86_64::{
-        __m256, __m512, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _mm256_add_epi32,
-        _mm256_castsi256_ps, _mm256_cvtps_epi32, _mm256_div_ps, _mm256_fmadd_ps, _mm256_loadu_ps,
-        _mm256_max_ps, _mm256_min_ps, _mm256_mul_ps, _mm256_round_ps, _mm256_set1_epi32,
-        _mm256_set1_ps, _mm256_slli_epi32, _mm256_storeu_ps, _mm512_div_ps, _mm512_fmadd_ps,
-        _mm512_loadu_ps, _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps, _mm512_roundscale_ps,
-        _mm512_scalef_ps, _mm512_set1_ps, _mm512_storeu_ps,
-    };
-
-    use super::Lanes;
-
-    const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
-
-    /// One register of AVX-512.
-    #[derive(Clone, Copy)]
-    pub(crate) struct Avx512(__m512);
-
-    // SAFETY (of every block): the caller's machine has AVX-512, and its pointers are good for 16
-    // floats.
-    impl Lanes for Avx512 {
-        const ACCUMULATORS: usize = 24;
-
-        #[inline(always)]
-        unsafe fn splat(value: f32) -> Self {
-            Self(unsafe { _mm512_set1_ps(value) })
-        }
-
-        #[inline(always)]
-        unsafe fn load(from: *const f32) -> Self {
-            Self(unsafe { _mm512_loadu_ps(from) })
-        }
-
-        #[inline(always)]
-        unsafe fn store(self, to: *mut f32) {
-            unsafe { _mm512_storeu_ps(to, self.0) }
-        }
-
-        #[inline(always)]
-        unsafe fn mul_add(self, by: Self, plus: Self) -> Self {
-            Self(unsafe { _mm512_fmadd_ps(self.0, by.0, plus.0) })
-        }
-
-        #[inline(always)]
-        unsafe fn mul(self, by: Self) -> Self {
-            Self(unsafe { _mm512_mul_ps(self.0, by.0) })
-        }
-
-        #[inline(always)]
-        unsafe fn div(self, by: Self) -> Self {
-            Self(unsafe { _mm512_div_ps(self.0, by.0) })
-        }
-
-        #[inline(always)]
-        unsafe fn max(self, other: Self) -> Self {
-            Self(unsafe { _mm512_max_ps(self.0, other.0) })
-        }
-
-        #[inline(always)]
-        unsafe fn min(self, other: Self) -> Self {
-            Self(unsafe { _mm512_min_ps(self.0, other.0) })
-        }
-
-        #[inline(always)]
-        unsafe fn round(self) -> Self {
-            Self(unsafe { _mm512_roundscale_ps::<NEAREST>(self.0) })
-        }
-
-        #[inline(always)]
-        unsafe fn scale_by_power_of_two(self, n: Self) -> Self {
-            Self(unsafe { _mm512_scalef_ps(self.0, n.0) })
-        }
-    }
-
-    /// Two registers of AVX2.
-    #[derive(Clone, Copy)]
-    pub(crate) struct Avx2([__m256; 2]);
-
-    // SAFETY (of every block): the caller's machine has AVX2 and FMA, and its pointers are good for
-    // 16 floats.
-    impl Lanes for Avx2 {
-        const ACCUMULATORS: usize = 6;
-
-        #[inline(always)]
-        unsafe fn splat(value: f32) -> Self {
-            let half = unsafe { _mm256_set1_ps(value) };
-            Self([half, half])
-        }
-
-        #[inline(always)]
-        unsafe fn load(from: *const f32) -> Self {
-            Self(unsafe { [_mm256_loadu_ps(from), _mm256_loadu_ps(from.add(8))] })
-        }
-
-        #[inline(always)]
-        unsafe fn store(self, to: *mut f32) {
-            unsafe {
-                _mm256_storeu_ps(to, self.0[0]);
-                _mm256_storeu_ps(to.add(8), self.0[1]);
-            }
-        }
-
-        #[inline(always)]
-        unsafe fn mul_add(self, by: Self, plus: Self) -> Self {
-            let half = |i: usize| unsafe { _mm256_fmadd_ps(self.0[i], by.0[i], plus.0[i]) };
-            Self([half(0), half(1)])
-        }
-
-        #[inline(always)]
-        unsafe fn mul(self, by: Self) -> Self {
-            Self(unsafe { [_mm256_mul_ps(self.0[0], by.0[0]), _mm256_mul_ps(self.0[1], by.0[1])] })
-        }
-
-        #[inline(always)]
-        unsafe fn div(self, by: Self) -> Self {
-            let half = |i: usize| unsafe { _mm256_div_ps(self.0[i], by.0[i]) };
-            Self([half(0), half(1)])
-        }
-
-        #[inline(always)]
-        unsafe fn max(self, other: Self) -> Self {
-            let half = |i: usize| unsafe { _mm256_max_ps(self.0[i], other.0[i]) };
-            Self([half(0), half(1)])
-        }
-
-        #[inline(always)]
-        unsafe fn min(self, other: Self) -> Self {
-            let half = |i: usize| unsafe { _mm256_min_ps(self.0[i], other.0[i]) };
-            Self([half(0), half(1)])
-        }
-
-        #[inline(always)]
-        unsafe fn round(self) -> Self {
-            Self(unsafe {
-                [_mm256_round_ps::<NEAREST>(self.0[0]), _mm256_round_ps::<NEAREST>(self.0[1])]
-            })
-        }
-
-        #[inline(always)]
-        unsafe fn scale_by_power_of_two(self, n: Self) -> Self {
-            let half = |i: usize| unsafe {
-                let biased = _mm256_add_epi32(_mm256_cvtps_epi32(n.0[i]), _mm256_set1_epi32(127));
-                let power = _mm256_castsi256_ps(_mm256_slli_epi32::<23>(biased));
-                _mm256_mul_ps(self.0[i], power)
-            };
-            Self([half(0), half(1)])
-        }
-    }
-}
-
 /// Defines a function that runs a kernel on the widest lanes that the machine has. The kernel is
-/// an `#[inline(always)]` unsafe function, generic over its [`Lanes`] and compiled for each kind.
+/// an `#[inline(always)]` unsafe function, generic over its [`Lanes`] and then over what the
+/// function is generic over, and compiled for each kind.
 macro_rules! on_widest_lanes {
-    ($(#[$doc:meta])* fn $name:ident($($arg:ident: $ty:ty),* $(,)?) = $kernel:ident) => {
+    (
+        $(#[$doc:meta])*
+        fn $name:ident $(<$generic:ident: $bound:path>)? ($($arg:ident: $ty:ty),* $(,)?)
+            = $kernel:ident
+    ) => {
         $(#[$doc])*
-        fn $name($($arg: $ty),*) {
+        fn $name $(<$generic: $bound>)? ($($arg: $ty),*) {
             #[cfg(target_arch = "x86_64")]
-            #[target_feature(enable = "avx512f,avx2,fma")]
-            unsafe fn on_avx512($($arg: $ty),*) {
+            #[target_feature(enable = "avx512f,avx2,fma,f16c")]
+            unsafe fn on_avx512 $(<$generic: $bound>)? ($($arg: $ty),*) {
                 // SAFETY: as the caller's.
-                unsafe { $kernel::<$crate::simd::Avx512>($($arg),*) }
+                unsafe { $kernel::<$crate::simd::Avx512 $(, $generic)?>($($arg),*) }
             }
             #[cfg(target_arch = "x86_64")]
-            #[target_feature(enable = "avx2,fma")]
-            unsafe fn on_avx2($($arg: $ty),*) {
+            #[target_feature(enable = "avx2,fma,f16c")]
+            unsafe fn on_avx2 $(<$generic: $bound>)? ($($arg: $ty),*) {
                 // SAFETY: as the caller's.
-                unsafe { $kernel::<$crate::simd::Avx2>($($arg),*) }
+                unsafe { $kernel::<$crate::simd::Avx2 $(, $generic)?>($($arg),*) }
             }
             // SAFETY: the machine was asked what it has.
             unsafe {
                 match $crate::simd::Level::of_this_machine() {
                     #[cfg(target_arch = "x86_64")]
-                    $crate::simd::Level::Avx512 => on_avx512($($arg),*),
+                    $crate::simd::Level::Avx512 => on_avx512 $(::<$generic>)? ($($arg),*),
                     #[cfg(target_arch = "x86_64")]
-                    $crate::simd::Level::Avx2 => on_avx2($($arg),*),
+                    $crate::simd::Level::Avx2 => on_avx2 $(::<$generic>)? ($($arg),*),
                     $crate::simd::Level::Baseline => {
-                        $kernel::<[f32; $crate::simd::WIDTH]>($($arg),*)
+                        $kernel::<[f32; $crate::simd::WIDTH] $(, $generic)?>($($arg),*)
                     }
                 }
             }

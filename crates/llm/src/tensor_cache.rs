@@ -136,9 +136,13 @@ fn causal_mask(tokens: usize, context: usize, device: &Device) -> Result<Tensor>
 mod tests {
     use super::*;
     use crate::config::ModelConfig;
-    use crate::linear::Layouts;
-    use crate::model::{KvCache, Model};
+    use crate::dtype::Dtype;
+    use crate::kv_cache::KvCache;
+    use crate::model::Model;
+    use crate::plan::Share;
     use crate::weights::DummyWeights;
+    use metron_engine::BlockId;
+    use metron_trace::RequestId;
 
     const BLOCK: usize = 4;
     const BLOCKS: usize = 16;
@@ -160,7 +164,7 @@ mod tests {
         )
         .expect("a shape");
         let weights = DummyWeights::new(&config, 3);
-        Model::load(&config, &weights, Layouts::Packed, &Device::Cpu, 64).expect("it is whole")
+        Model::load(&config, &weights, Dtype::F32, &Device::Cpu, 64).expect("it is whole")
     }
 
     fn tensors(model: &Model) -> KvCache {
@@ -171,20 +175,31 @@ mod tests {
             kv_heads: config.kv_heads(),
             head_dim: config.head_width(),
         };
-        let layer = || TensorLayer::new(shape, DType::F32, &Device::Cpu).expect("there is room");
-        KvCache::Tensors((0..config.num_hidden_layers).map(|_| layer()).collect())
+        KvCache::tensors(shape, config.num_hidden_layers, DType::F32, &Device::Cpu)
+            .expect("there is room")
     }
 
     /// Two steps: a prefill and part of another, then a decode beside the rest. Blocks are out of
     /// order.
-    fn steps() -> [ForwardPlan; 2] {
+    fn steps(model: &Model) -> [ForwardPlan; 2] {
         let ids: Vec<u32> = (0..23).map(|i| i * 7 % 50).collect();
-        let (mut first, mut second) = (ForwardPlan::default(), ForwardPlan::default());
-        first.push(&ids[..9], 0, [5, 2, 9], true);
-        first.push(&ids[..6], 0, [1, 14, 3, 7], false);
-        second.push(&ids[9..10], 9, [5, 2, 9], true);
-        second.push(&ids[6..14], 6, [1, 14, 3, 7], true);
-        [first, second]
+        let (one, other) = ([5, 2, 9].map(BlockId), [1, 14, 3, 7].map(BlockId));
+        let share = |token_ids, context, blocks, samples| Share {
+            request: RequestId(0),
+            token_ids,
+            context,
+            blocks,
+            samples,
+        };
+        let plan = |shares: [Share<'_>; 2]| {
+            let mut plan = ForwardPlan::default();
+            plan.refill(shares, &model.capacity(BLOCKS, BLOCK)).expect("it fits");
+            plan
+        };
+        [
+            plan([share(&ids[..9], 0, &one, true), share(&ids[..6], 0, &other, false)]),
+            plan([share(&ids[9..10], 9, &one, true), share(&ids[6..14], 6, &other, true)]),
+        ]
     }
 
     /// What runs on any device gives what the CPU's own kernel gives.
@@ -193,7 +208,7 @@ mod tests {
         let model = model();
         let mut paged = model.new_cache(BLOCKS, BLOCK).expect("there is room");
         let mut tensors = tensors(&model);
-        for plan in steps() {
+        for plan in steps(&model) {
             let logits = |cache: &mut KvCache| -> Vec<Vec<f32>> {
                 let logits = model.forward(&plan, cache).expect("it runs");
                 logits.expect("rows sample").to_vec2().expect("two dimensions")

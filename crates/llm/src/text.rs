@@ -20,6 +20,11 @@ impl TextStreams {
         Self { tokenizer, streams: BTreeMap::new() }
     }
 
+    /// Whether anything is turned.
+    pub(crate) fn has_tokenizer(&self) -> bool {
+        self.tokenizer.is_some()
+    }
+
     /// Appends the text that the tokens completed.
     pub(crate) fn push(
         &mut self,

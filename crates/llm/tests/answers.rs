@@ -134,9 +134,10 @@ proptest! {
         lengths in proptest::collection::vec((1_usize..120, 1_u32..12), 1..7),
         block_size in prop::sample::select(vec![1_u32, 4, 16, 32, 48]),
         threads in 1_usize..4,
+        dtype in prop::sample::select(vec![Dtype::F32, Dtype::Q8_0]),
         seed in any::<u64>(),
     ) {
-        let model = Arc::new(seeded(7));
+        let model = Arc::new(seeded(7, dtype));
         let requests: Vec<(Vec<u32>, u32)> = lengths
             .iter()
             .enumerate()

@@ -5,6 +5,7 @@ use rayon::prelude::*;
 
 use super::{LoadError, Weights};
 use crate::config::ModelConfig;
+use crate::dtype::StoredDtype;
 
 /// Seeded random weights in a model's shape: timings are real, the text isn't.
 ///
@@ -62,5 +63,9 @@ impl Weights for DummyWeights {
 
     fn format(&self) -> String {
         "dummy".to_owned()
+    }
+
+    fn stored_dtype(&self) -> StoredDtype {
+        StoredDtype::Other
     }
 }

@@ -3,12 +3,14 @@ use std::io::BufReader;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
+use candle_core::quantized::GgmlDType;
 use candle_core::quantized::gguf_file::{Content, Value};
 use candle_core::{DType, Device, Tensor};
 
 use super::gguf_check::check_gguf;
-use super::{LoadError, Weights};
+use super::{LoadError, ROPE_DIVISORS, Weights};
 use crate::config::{ConfigError, ModelConfig, TokenIds};
+use crate::dtype::StoredDtype;
 
 /// A GGUF file of the llama or qwen2 architecture.
 pub(crate) struct GgufWeights {
@@ -90,12 +92,13 @@ impl GgufWeights {
             rms_norm_eps: real("attention.layer_norm_rms_epsilon")?,
             rope_theta: real("rope.freq_base").unwrap_or(10_000.0),
             rope_scaling: None,
+            rope_parameters: None,
+            hidden_act: "silu".to_owned(),
+            attention_bias: false,
+            mlp_bias: false,
             tie_word_embeddings: !self.content.tensor_infos.contains_key("output.weight"),
             sliding_window: None,
             use_sliding_window: None,
-            attention_bias: false,
-            mlp_bias: false,
-            hidden_act: "silu".to_owned(),
             eos_token_id: eos.map(|id| TokenIds::One(id as u32)),
         })
     }
@@ -120,6 +123,18 @@ impl Weights for GgufWeights {
     fn shape(&self, name: &str) -> Option<Vec<usize>> {
         let info = self.content.tensor_infos.get(&gguf_name(name)?)?;
         Some(info.shape.dims().to_vec())
+    }
+
+    /// Norms are always f32: what counts is matrices.
+    fn stored_dtype(&self) -> StoredDtype {
+        let infos = self.content.tensor_infos.values();
+        let matrices = infos.filter(|info| info.shape.rank() == 2);
+        StoredDtype::of_all(matrices.map(|info| match info.ggml_dtype {
+            GgmlDType::F16 => StoredDtype::F16,
+            GgmlDType::BF16 => StoredDtype::Bf16,
+            GgmlDType::Q8_0 => StoredDtype::Q8_0,
+            _ => StoredDtype::Other,
+        }))
     }
 
     fn tensor(&self, name: &str) -> Result<Tensor, LoadError> {
@@ -150,6 +165,7 @@ fn gguf_name(name: &str) -> Option<String> {
         "model.embed_tokens.weight" => return Some("token_embd.weight".to_owned()),
         "model.norm.weight" => return Some("output_norm.weight".to_owned()),
         "lm_head.weight" => return Some("output.weight".to_owned()),
+        ROPE_DIVISORS => return Some("rope_freqs.weight".to_owned()),
         _ => {}
     }
     let (layer, rest) = name.strip_prefix("model.layers.")?.split_once('.')?;
@@ -187,5 +203,74 @@ fn real_number(value: &Value) -> Option<f64> {
         Value::F32(n) => Some(f64::from(*n)),
         Value::F64(n) => Some(*n),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::weights::check_complete;
+    use crate::weights::gguf_file::{GgufFile, STRING, U32, entry, on_disk, string};
+
+    fn open(file: &GgufFile) -> Result<GgufWeights, LoadError> {
+        GgufWeights::open(on_disk(&file.bytes()).path())
+    }
+
+    #[test]
+    fn rows_of_queries_come_out_in_halves() {
+        let file = on_disk(&GgufFile::tiny_llama().bytes());
+        let weights = GgufWeights::open(file.path()).unwrap();
+        let first_column = |name: &str| -> Vec<f32> {
+            let rows = weights.tensor(name).unwrap().to_vec2::<f32>().unwrap();
+            rows.iter().map(|row| row[0] / 8.0).collect()
+        };
+        // Each head of 4 rows is stored as the pairs 0 2, 1 3.
+        let queries = first_column("model.layers.0.self_attn.q_proj.weight");
+        assert_eq!(queries, [0.0, 2.0, 1.0, 3.0, 4.0, 6.0, 5.0, 7.0]);
+        let keys = first_column("model.layers.0.self_attn.k_proj.weight");
+        assert_eq!(keys, [0.0, 2.0, 1.0, 3.0]);
+        let values = first_column("model.layers.0.self_attn.v_proj.weight");
+        assert_eq!(values, [0.0, 1.0, 2.0, 3.0]);
+    }
+
+    #[test]
+    fn the_shape_is_read_from_metadata() {
+        let config = open(&GgufFile::tiny_llama()).unwrap().config().unwrap();
+        assert_eq!((config.vocab_size, config.head_width(), config.kv_heads()), (12, 4, 1));
+        assert!(config.tie_word_embeddings);
+    }
+
+    #[test]
+    fn metadata_that_cannot_be_is_refused_by_field() {
+        let refusal = |change: fn(&mut GgufFile)| {
+            let mut file = GgufFile::tiny_llama();
+            change(&mut file);
+            let error = open(&file).and_then(|weights| weights.config()).unwrap_err().to_string();
+            error.split_once(": ").map(|(_path, cause)| cause.to_owned()).unwrap()
+        };
+        let refusals = [
+            refusal(|file| {
+                file.entries[0] = entry("general.architecture", STRING, &string("bert"));
+            }),
+            refusal(|file| _ = file.entries.remove(0)),
+            refusal(|file| _ = file.entries.remove(3)),
+            refusal(|file| file.entries[4] = entry("llama.attention.head_count", U32, &[0; 4])),
+            refusal(|file| {
+                file.entries[4] = entry("llama.attention.head_count", U32, &[3, 0, 0, 0]);
+            }),
+        ];
+        insta::assert_snapshot!(refusals.join("\n"));
+    }
+
+    #[test]
+    fn every_tensor_that_is_missing_or_misshapen_is_named() {
+        let mut file = GgufFile::tiny_llama();
+        file.tensors.drain(1..3);
+        let file = on_disk(&file.bytes());
+        let weights = GgufWeights::open(file.path()).unwrap();
+        let mut config = weights.config().unwrap();
+        config.intermediate_size = 16;
+        let error = check_complete(&weights, &config, "tiny.gguf").unwrap_err();
+        insta::assert_snapshot!(error);
     }
 }

@@ -12,6 +12,9 @@ use super::LoadError;
 const MAX_NAME: u64 = 1 << 16;
 const MAX_DIMENSIONS: u32 = 4;
 const MAX_DEPTH: u32 = 4;
+/// Candle keeps each element of an array as a value of 32 bytes and more; the largest arrays are
+/// vocabularies and their merges.
+const MAX_ARRAY: u64 = 1 << 22;
 
 /// Fails with what is wrong and where.
 pub(crate) fn check_gguf(path: &Path) -> Result<(), LoadError> {
@@ -30,6 +33,13 @@ struct Header {
 
 type Check<T> = Result<T, String>;
 
+/// Where a tensor has its data, counted from where data begin.
+struct TensorData {
+    name: String,
+    start: u64,
+    end: u64,
+}
+
 impl Header {
     fn check(&mut self) -> Check<()> {
         let magic = self.bytes::<4>("the magic number")?;
@@ -42,44 +52,68 @@ impl Header {
         }
         let version = self.u32("the version")?;
         if !(2..=3).contains(&version) {
+            let is_swapped = (2..=3).contains(&version.swap_bytes());
+            let found = if is_swapped { "big-endian".to_owned() } else { version.to_string() };
             return Err(format!(
-                "GGUF version {version} is not supported (2 and 3, little-endian, are)"
+                "GGUF version {found} is not supported; little-endian 2 and 3 are"
             ));
         }
         let num_tensors = self.count("tensors", 24)?;
         let num_entries = self.count("metadata entries", 13)?;
+        let alignment = self.metadata(num_entries)?;
+        let tensors = self.tensors(num_tensors, alignment)?;
+        self.check_data(tensors, alignment)
+    }
+
+    /// Checks the metadata, and returns the alignment of tensors.
+    fn metadata(&mut self, num_entries: u64) -> Check<u64> {
         let mut alignment = 32;
+        let mut keys = BTreeSet::new();
         for _ in 0..num_entries {
             let key = self.string("a metadata key")?;
             let kind = self.u32(&key)?;
+            if key.is_empty() || !keys.insert(key.clone()) {
+                return Err(format!(
+                    "there are two metadata entries `{key}`, or one without a name"
+                ));
+            }
             if key == "general.alignment" {
                 alignment = u64::from(self.alignment(kind)?);
             } else {
                 self.skip_value(kind, &key, 0)?;
             }
         }
-        let mut tensors = BTreeSet::new();
-        let mut ends = Vec::new();
+        Ok(alignment)
+    }
+
+    /// Checks the table of tensors, and returns where each has its data.
+    fn tensors(&mut self, num_tensors: u64, alignment: u64) -> Check<Vec<TensorData>> {
+        let mut names = BTreeSet::new();
+        let mut tensors = Vec::new();
         for _ in 0..num_tensors {
-            let (name, offset, bytes) = self.tensor(alignment)?;
-            ends.push((offset, offset.saturating_add(bytes), name.clone()));
-            if !tensors.insert(name.clone()) {
-                return Err(format!("there are two tensors `{name}`"));
+            let tensor = self.tensor(alignment)?;
+            if !names.insert(tensor.name.clone()) {
+                return Err(format!("there are two tensors `{}`", tensor.name));
             }
+            tensors.push(tensor);
         }
+        Ok(tensors)
+    }
+
+    fn check_data(&self, mut tensors: Vec<TensorData>, alignment: u64) -> Check<()> {
         let data = self.at.next_multiple_of(alignment);
-        ends.sort_unstable();
-        for (_, end, name) in &ends {
-            if data.saturating_add(*end) > self.len {
+        tensors.sort_unstable_by_key(|tensor| tensor.start);
+        for TensorData { name, end, .. } in &tensors {
+            let end = data.saturating_add(*end);
+            if end > self.len {
+                let len = self.len;
                 return Err(format!(
-                    "tensor `{name}` ends at byte {}, but the file has {}: it is cut off",
-                    data.saturating_add(*end),
-                    self.len
+                    "tensor `{name}` ends at byte {end}, but the file has {len}: it is cut off"
                 ));
             }
         }
-        match ends.windows(2).find(|pair| pair[0].1 > pair[1].0) {
-            Some(pair) => Err(format!("tensors `{}` and `{}` overlap", pair[0].2, pair[1].2)),
+        match tensors.windows(2).find(|pair| pair[0].end > pair[1].start) {
+            Some(pair) => Err(format!("tensors `{}` and `{}` overlap", pair[0].name, pair[1].name)),
             None => Ok(()),
         }
     }
@@ -96,12 +130,13 @@ impl Header {
         Err(format!("general.alignment is {alignment}; it must be a power of two up to 2^20"))
     }
 
-    /// A tensor's name, offset and size in bytes.
-    fn tensor(&mut self, alignment: u64) -> Check<(String, u64, u64)> {
+    fn tensor(&mut self, alignment: u64) -> Check<TensorData> {
         let name = self.string("a tensor's name")?;
         let num_dimensions = self.u32(&name)?;
         if num_dimensions > MAX_DIMENSIONS {
-            return Err(format!("tensor `{name}` has {num_dimensions} dimensions; at most 4"));
+            return Err(format!(
+                "tensor `{name}` has {num_dimensions} dimensions; at most {MAX_DIMENSIONS}"
+            ));
         }
         let mut elements = 1_u64;
         let mut first = 1;
@@ -115,7 +150,11 @@ impl Header {
         }
         let kind = self.u32(&name)?;
         let (block, bytes) = block_of(kind).ok_or_else(|| {
-            format!("tensor `{name}` has the number format {kind}, which is not supported")
+            let format = unsupported_format(kind);
+            format!(
+                "tensor `{name}` has the number format {format}; supported are F32, F16, BF16, \
+                 Q4_0 to Q8_1 and Q2_K to Q8_K"
+            )
         })?;
         if !first.is_multiple_of(block) {
             return Err(format!(
@@ -126,7 +165,8 @@ impl Header {
         if !offset.is_multiple_of(alignment) {
             return Err(format!("tensor `{name}` stands at {offset}, not aligned to {alignment}"));
         }
-        Ok((name, offset, elements / block * bytes))
+        let end = offset.saturating_add(elements / block * bytes);
+        Ok(TensorData { name, start: offset, end })
     }
 
     fn skip_value(&mut self, kind: u32, key: &str, depth: u32) -> Check<()> {
@@ -142,6 +182,11 @@ impl Header {
             9 if depth < MAX_DEPTH => {
                 let kind = self.u32(key)?;
                 let len = self.count(key, 1)?;
+                if len > MAX_ARRAY {
+                    return Err(format!(
+                        "metadata `{key}` has {len} elements; at most {MAX_ARRAY}"
+                    ));
+                }
                 match kind {
                     8 | 9 => (0..len).try_for_each(|_| self.skip_value(kind, key, depth + 1)),
                     _ => (0..len).try_for_each(|_| self.skip_value(kind, key, depth)),
@@ -158,7 +203,7 @@ impl Header {
         if count.checked_mul(least).is_some_and(|bytes| bytes <= self.len - self.at) {
             return Ok(count);
         }
-        Err(format!("it says that there are {count} {what}, more than the file can hold"))
+        Err(format!("{what}: it says that there are {count}, more than the file can hold"))
     }
 
     fn string(&mut self, what: &str) -> Check<String> {
@@ -198,8 +243,8 @@ impl Header {
             return Err(format!("the file ends in {what}: it is cut off"));
         }
         self.at += bytes;
-        let relative = i64::try_from(bytes).map_err(|error| error.to_string())?;
-        self.reader.seek_relative(relative).map_err(|error| error.to_string())
+        let forward = i64::try_from(bytes).map_err(|error| error.to_string())?;
+        self.reader.seek_relative(forward).map_err(|error| error.to_string())
     }
 }
 
@@ -223,3 +268,14 @@ fn block_of(kind: u32) -> Option<(u64, u64)> {
         _ => return None,
     })
 }
+
+/// llama.cpp's name of a number format that is not supported, or its number.
+fn unsupported_format(kind: u32) -> String {
+    const FROM_16: [&str; 8] =
+        ["IQ2_XXS", "IQ2_XS", "IQ3_XXS", "IQ1_S", "IQ4_NL", "IQ3_S", "IQ2_S", "IQ4_XS"];
+    let name = (kind as usize).checked_sub(16).and_then(|at| FROM_16.get(at));
+    name.map_or_else(|| format!("number {kind}"), ToString::to_string)
+}
+
+#[cfg(test)]
+mod tests;

@@ -3,6 +3,8 @@
 mod dummy;
 mod gguf;
 mod gguf_check;
+#[cfg(test)]
+mod gguf_file;
 mod safetensors;
 
 use std::path::PathBuf;
@@ -10,10 +12,15 @@ use std::path::PathBuf;
 use candle_core::Tensor;
 
 use crate::config::{ConfigError, ModelConfig};
+use crate::dtype::StoredDtype;
 
 pub(crate) use dummy::DummyWeights;
 pub(crate) use gguf::GgufWeights;
 pub(crate) use safetensors::SafetensorsWeights;
+
+/// By how much each frequency of the rotary embedding is stretched, `[head_dim / 2]`; only some GGUF
+/// files have it.
+pub(crate) const ROPE_DIVISORS: &str = "rope_divisors";
 
 /// Hands out tensors by their Hugging Face names, as f32 on the CPU.
 pub(crate) trait Weights {
@@ -25,6 +32,9 @@ pub(crate) trait Weights {
 
     /// What the files are, in a word or two (`GGUF Q4_1`).
     fn format(&self) -> String;
+
+    /// The number format of the projections, if all have the same.
+    fn stored_dtype(&self) -> StoredDtype;
 }
 
 /// Why a model can't be loaded.
@@ -63,13 +73,13 @@ pub enum LoadError {
         problems: String,
     },
     /// The number format can't be computed with here.
-    #[error("dtype {dtype} can't be computed with on {device}; {device} has {allowed}")]
+    #[error("dtype {dtype} can't be computed with on {device}; allowed are {allowed}")]
     Dtype {
         /// The number format.
         dtype: String,
         /// The device.
         device: String,
-        /// What it has.
+        /// What can.
         allowed: &'static str,
     },
     /// The device is not there.
@@ -80,6 +90,9 @@ pub enum LoadError {
         /// Why not, and what to do.
         cause: String,
     },
+    /// The KV pool has no room at all.
+    #[error("a KV pool needs at least one block of at least one position")]
+    EmptyKvPool,
     /// The KV pool does not fit.
     #[error(
         "a KV pool of {num_blocks} blocks takes {} MiB, but only {} MiB are free; at most \

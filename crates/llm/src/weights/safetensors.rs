@@ -9,6 +9,7 @@ use candle_core::safetensors::MmapedSafetensors;
 use candle_core::{DType, Device, Tensor};
 
 use super::{LoadError, Weights};
+use crate::dtype::StoredDtype;
 
 /// Safetensors files, one or several shards.
 pub(crate) struct SafetensorsWeights {
@@ -62,5 +63,14 @@ impl Weights for SafetensorsWeights {
 
     fn format(&self) -> String {
         self.format.clone()
+    }
+
+    fn stored_dtype(&self) -> StoredDtype {
+        let tensors = self.files.tensors();
+        StoredDtype::of_all(tensors.iter().map(|(_, view)| match DType::try_from(view.dtype()) {
+            Ok(DType::F16) => StoredDtype::F16,
+            Ok(DType::BF16) => StoredDtype::Bf16,
+            _ => StoredDtype::Other,
+        }))
     }
 }

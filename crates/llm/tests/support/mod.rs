@@ -61,7 +61,7 @@ pub(crate) fn load(files: &ModelFiles, dtype: Option<Dtype>) -> LoadedModel {
 
 /// Seeded random weights in a shape that is wide enough for its kernels to have many tiles, and not
 /// in whole ones.
-pub(crate) fn seeded(seed: u64) -> LoadedModel {
+pub(crate) fn seeded(seed: u64, dtype: Dtype) -> LoadedModel {
     let shape = r#"
         architectures = ["LlamaForCausalLM"]
         hidden_size = 584
@@ -85,7 +85,7 @@ pub(crate) fn seeded(seed: u64) -> LoadedModel {
         chat_template: None,
         sha256: None,
     };
-    let options = LoadOptions { seed, ..LoadOptions::default() };
+    let options = LoadOptions { seed, dtype: Some(dtype), ..LoadOptions::default() };
     LoadedModel::load(&files, &options).expect("the shape is fine")
 }
 

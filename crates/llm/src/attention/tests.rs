@@ -1,0 +1,115 @@
+use metron_engine::BlockId;
+use metron_trace::RequestId;
+use proptest::prelude::*;
+
+use super::*;
+use crate::kv_cache::KvShape;
+use crate::plan::{Capacity, Share};
+
+const HEADS: usize = 6;
+
+/// Numbers that look random.
+fn values(len: usize, salt: usize) -> Vec<f32> {
+    (0..len).map(|i| ((i + salt) * 7919 % 1013) as f32 / 250.0 - 2.0).collect()
+}
+
+/// A layer whose every place is filled, and a plan of one sequence on scattered blocks.
+fn case(context: u32, tokens: usize, shape: KvShape) -> (KvLayer, ForwardPlan) {
+    let mut layer = KvLayer::new(shape);
+    layer.keys = values(shape.layer_len(), 1);
+    layer.values = values(shape.layer_len(), 2);
+    let blocks: Vec<BlockId> = (0..shape.num_blocks as u32).rev().map(BlockId).collect();
+    let capacity = Capacity {
+        vocab_size: 1,
+        positions: shape.num_blocks * shape.block_size,
+        block_size: shape.block_size,
+        num_blocks: shape.num_blocks,
+    };
+    let (request, token_ids) = (RequestId(0), vec![0; tokens]);
+    let share = Share { request, token_ids: &token_ids, context, blocks: &blocks, samples: true };
+    let mut plan = ForwardPlan::default();
+    plan.refill([share], &capacity).unwrap();
+    (layer, plan)
+}
+
+/// The plain formula, in f64.
+fn plain(plan: &ForwardPlan, queries: &[f32], layer: &KvLayer, row: usize) -> Vec<f64> {
+    let KvShape { block_size, kv_heads, head_dim, .. } = layer.shape;
+    let (token, head) = (row / HEADS, row % HEADS);
+    let query = &queries[row * head_dim..][..head_dim];
+    let at = |position: usize| {
+        let block = plan.block_ids[position / block_size] as usize;
+        (layer.shape.head_at(block, head / (HEADS / kv_heads)), position % block_size)
+    };
+    let positions = plan.positions[token] as usize + 1;
+    let score = |position: usize| {
+        let (start, offset) = at(position);
+        let key = (0..head_dim).map(|dim| layer.keys[start + dim * block_size + offset]);
+        let dot: f64 = query.iter().zip(key).map(|(q, k)| f64::from(*q) * f64::from(k)).sum();
+        (dot / (head_dim as f64).sqrt()).exp()
+    };
+    let weights: Vec<f64> = (0..positions).map(score).collect();
+    let total: f64 = weights.iter().sum();
+    let value = |position: usize, dim: usize| {
+        let (start, offset) = at(position);
+        f64::from(layer.values[start + offset * head_dim + dim])
+    };
+    (0..head_dim)
+        .map(|dim| weights.iter().enumerate().map(|(p, w)| w * value(p, dim)).sum::<f64>())
+        .map(|sum| sum / total)
+        .collect()
+}
+
+/// Runs all tasks on lanes of one kind.
+///
+/// # Safety
+/// The machine has the lanes' instructions.
+unsafe fn attend_on<L: Lanes>(plan: &ForwardPlan, queries: &[f32], layer: &KvLayer) -> Vec<f32> {
+    let mut output = vec![f32::NAN; queries.len()];
+    let out = Output(output.as_mut_ptr());
+    for task in tasks_of(plan, &plan.sequences[0], queries, layer, HEADS, &out) {
+        // SAFETY: as the caller's.
+        unsafe { run_task_on::<L>(&task) };
+    }
+    output
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn attention_is_the_plain_formula_on_every_kind_of_lanes(
+        context in 0_u32..70,
+        tokens in 1_usize..25,
+        block_size in prop::sample::select(vec![1_usize, 5, 16, 20, 32]),
+        head_dim in prop::sample::select(vec![8_usize, 20, 64, 80]),
+    ) {
+        let num_blocks = 100_usize.div_ceil(block_size);
+        let shape = KvShape { num_blocks, block_size, kv_heads: 2, head_dim };
+        let (layer, plan) = case(context, tokens, shape);
+        let queries = values(tokens * HEADS * head_dim, 3);
+        // SAFETY: portable, and the machine is asked for the other.
+        let mut outputs = vec![
+            attend(&plan, &queries, &layer, HEADS),
+            unsafe { attend_on::<[f32; WIDTH]>(&plan, &queries, &layer) },
+        ];
+        #[cfg(target_arch = "x86_64")]
+        if std::arch::is_x86_feature_detected!("avx2")
+            && std::arch::is_x86_feature_detected!("fma")
+        {
+            // SAFETY: it has them.
+            outputs.push(unsafe {
+                attend_on::<crate::simd::Avx2>(&plan, &queries, &layer)
+            });
+        }
+        for row in 0..tokens * HEADS {
+            let want = plain(&plan, &queries, &layer, row);
+            for output in &outputs {
+                let got = &output[row * head_dim..][..head_dim];
+                for (got, want) in got.iter().zip(&want) {
+                    prop_assert!((f64::from(*got) - want).abs() < 2e-5, "{got} for {want}");
+                }
+            }
+        }
+    }
+}

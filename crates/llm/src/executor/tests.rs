@@ -1,0 +1,158 @@
+use metron_engine::{
+    Engine, Event, ObserverError, Planner, Refused, Scheduler, StepObserver, Submission, TextPiece,
+    Wake,
+};
+use metron_trace::{Limits, Request, RequestId, Sampling, StepRecord, Token};
+
+use super::*;
+use crate::config::TokenIds;
+use crate::hub::ConfigSource;
+use crate::load::LoadOptions;
+use crate::model::tests::{tiny, tiny_files};
+
+const POOL: KvPool = KvPool { block_size: 16, num_blocks: 8 };
+
+fn executor(model: LoadedModel, pool: KvPool) -> Result<CandleExecutor, LoadError> {
+    CandleExecutor::new(Arc::new(model), pool, Some(2), TextStreams::default())
+}
+
+fn tiny_executor(pool: KvPool) -> Result<CandleExecutor, LoadError> {
+    executor(tiny("tiny_llama", None), pool)
+}
+
+#[test]
+fn waiting_with_nothing_in_flight_takes_until_the_instant_and_gives_nothing() {
+    let mut executor = tiny_executor(POOL).unwrap();
+    let until = executor.now() + Duration::from_millis(30);
+    assert!(!executor.next_outcome(Some(until), &mut Outcome::default()).unwrap());
+    assert!(executor.now() >= until);
+    assert!(!executor.next_outcome(Some(Timestamp::ZERO), &mut Outcome::default()).unwrap());
+}
+
+#[test]
+fn a_restart_sets_the_clock_back() {
+    let mut executor = tiny_executor(POOL).unwrap();
+    let until = executor.now() + Duration::from_millis(30);
+    executor.next_outcome(Some(until), &mut Outcome::default()).unwrap();
+    executor.restart();
+    assert!(executor.now() < until);
+}
+
+#[test]
+fn a_pool_that_does_not_fit_is_refused_with_what_fits() {
+    let huge = KvPool { block_size: 1 << 20, num_blocks: 1 << 20 };
+    match tiny_executor(huge).map(|_| ()).unwrap_err() {
+        LoadError::KvPool { num_blocks, bytes, free, most_blocks } => {
+            // Two layers of keys and values, two heads of 16 floats each.
+            assert_eq!(bytes, (1 << 40) * 2 * 2 * 2 * 16 * 4);
+            assert_eq!(most_blocks, free / (bytes / u64::from(num_blocks)));
+        }
+        other => panic!("{other}"),
+    }
+    let none = KvPool { block_size: 0, num_blocks: 8 };
+    assert!(matches!(tiny_executor(none), Err(LoadError::EmptyKvPool)));
+}
+
+/// Runs the one request there is.
+struct Only(Option<RequestId>);
+
+impl Scheduler for Only {
+    fn observe(&mut self, event: Event<'_>) {
+        match event {
+            Event::Arrived(view) => self.0 = Some(view.id()),
+            Event::Finished(_) | Event::Aborted(_) => self.0 = None,
+            Event::Stepped(_) => {}
+        }
+    }
+
+    fn plan(&mut self, plan: &mut Planner<'_>) -> Result<Wake, Refused> {
+        if let Some(id) = self.0 {
+            // It is admitted once.
+            let _ = plan.admit(id, 0, 0);
+            plan.run(id, u32::MAX)?;
+        }
+        Ok(Wake::OnEvent)
+    }
+}
+
+#[derive(Default)]
+struct Seen {
+    ids: Vec<u32>,
+    steps: Vec<StepRecord>,
+}
+
+impl StepObserver for Seen {
+    fn stepped(
+        &mut self,
+        step: &StepRecord,
+        tokens: &[Token],
+        _text: &[TextPiece],
+    ) -> Result<(), ObserverError> {
+        self.ids.extend(tokens.iter().filter_map(|token| token.id));
+        self.steps.push(step.clone());
+        Ok(())
+    }
+}
+
+/// What a request of at most 8 tokens generates.
+fn generate(executor: &mut CandleExecutor, prompt: Vec<u32>) -> Result<Seen, String> {
+    let request = Request {
+        id: RequestId(0),
+        arrived_at: Timestamp::ZERO,
+        prompt_tokens: 3,
+        output_tokens: None,
+        max_tokens: 8,
+        class: 0,
+        priority: 0,
+        deadlines: None,
+        sampling: Sampling::GREEDY,
+    };
+    let KvPool { block_size, num_blocks } = POOL;
+    let limits = Limits { block_size, num_blocks, max_num_seqs: 1, max_model_len: 64 };
+    let engine = Engine { policy: "only", limits, max_concurrency: None, cost_model: None };
+    let mut seen = Seen::default();
+    let submissions = [Submission { request, prompt }];
+    let end = engine.run(executor, &mut Only(None), submissions, &mut seen);
+    end.map(|_| seen).map_err(|error| error.to_string())
+}
+
+#[test]
+fn an_end_of_sequence_token_ends_the_sequence() {
+    let whole = generate(&mut tiny_executor(POOL).unwrap(), vec![7, 8, 9]).unwrap();
+    assert_eq!(whole.ids.len(), 8);
+    let mut files = tiny_files("tiny_llama");
+    let mut config = crate::load::read_config(&files).unwrap();
+    config.eos_token_id = Some(TokenIds::Several(vec![127, whole.ids[3]]));
+    files.config = ConfigSource::Card(toml::Table::try_from(config).unwrap());
+    let model = LoadedModel::load(&files, &LoadOptions::default()).unwrap();
+    let ended = generate(&mut executor(model, POOL).unwrap(), vec![7, 8, 9]).unwrap();
+    let first = whole.ids.iter().position(|id| *id == whole.ids[3]).unwrap();
+    assert_eq!(ended.ids, whole.ids[..=first]);
+}
+
+#[test]
+fn phases_lie_within_their_step() {
+    let seen = generate(&mut tiny_executor(POOL).unwrap(), vec![7, 8, 9]).unwrap();
+    for step in seen.steps {
+        let phases = step.phases;
+        assert_eq!((phases.transfer, phases.detokenise), (None, None));
+        let parts = [phases.prepare, phases.forward, phases.transfer_back, phases.sample];
+        let together: Duration = parts.into_iter().map(Option::unwrap).sum();
+        assert!(together <= step.ended_at.since(step.started_at));
+    }
+}
+
+#[test]
+fn a_token_that_the_model_does_not_know_ends_the_run_with_an_error() {
+    let error = generate(&mut tiny_executor(POOL).unwrap(), vec![7, 128, 9]).err().unwrap();
+    assert!(error.contains("token id 128; the model knows ids below 128"), "{error}");
+}
+
+#[test]
+fn the_header_says_what_computes() {
+    let info = tiny_executor(POOL).unwrap().info();
+    assert_eq!(
+        (info.device.as_str(), info.dtype.as_deref(), info.threads),
+        ("cpu", Some("f32"), Some(2))
+    );
+}

@@ -1,0 +1,183 @@
+//! Unsafe because a kernel reads packed weights through raw pointers.
+//!
+//! The number formats in which weights are held on the CPU. Activations and sums are always f32:
+//! a narrower format only makes the weights fewer bytes to stream, and f16 and bf16 files lose
+//! nothing, since every such number is an f32.
+
+#![expect(unsafe_code, reason = "raw loads in the hot loop")]
+#![expect(clippy::inline_always, reason = "a kernel must be compiled with its caller's features")]
+
+use std::fmt::Debug;
+
+use half::{bf16, f16};
+
+use crate::simd::{Lanes, WIDTH};
+
+/// Output columns of a panel of packed weights.
+pub(crate) const PANEL: usize = WIDTH;
+
+/// How the weights of a panel are held.
+pub(crate) trait Format: 'static {
+    /// The weights of [`PANEL`] columns for `DEPTH` successive inputs.
+    type Block: Copy + Default + Debug + Send + Sync;
+
+    /// Inputs of a block.
+    const DEPTH: usize;
+
+    /// Packs columns (at most `PANEL`, of at most `DEPTH` weights each); the rest is zero.
+    fn pack(columns: &[&[f32]]) -> Self::Block;
+
+    /// One weight.
+    fn weight(block: &Self::Block, input: usize, column: usize) -> f32;
+
+    /// The weights of all columns for one input.
+    ///
+    /// # Safety
+    /// The machine has the lanes' instructions, a block can be read there, and `input` is below
+    /// `DEPTH`.
+    unsafe fn load<L: Lanes>(block: *const Self::Block, input: usize) -> L;
+}
+
+/// 32-bit floats.
+#[derive(Debug)]
+pub(crate) enum F32 {}
+
+impl Format for F32 {
+    type Block = [f32; PANEL];
+    const DEPTH: usize = 1;
+
+    fn pack(columns: &[&[f32]]) -> Self::Block {
+        std::array::from_fn(|column| weight_of(columns, column, 0))
+    }
+
+    fn weight(block: &Self::Block, _input: usize, column: usize) -> f32 {
+        block[column]
+    }
+
+    #[inline(always)]
+    unsafe fn load<L: Lanes>(block: *const Self::Block, _input: usize) -> L {
+        // SAFETY: as the caller's.
+        unsafe { L::load(block.cast()) }
+    }
+}
+
+/// 16-bit floats.
+#[derive(Debug)]
+pub(crate) enum F16 {}
+
+impl Format for F16 {
+    type Block = [f16; PANEL];
+    const DEPTH: usize = 1;
+
+    fn pack(columns: &[&[f32]]) -> Self::Block {
+        std::array::from_fn(|column| f16::from_f32(weight_of(columns, column, 0)))
+    }
+
+    fn weight(block: &Self::Block, _input: usize, column: usize) -> f32 {
+        block[column].to_f32()
+    }
+
+    #[inline(always)]
+    unsafe fn load<L: Lanes>(block: *const Self::Block, _input: usize) -> L {
+        // SAFETY: as the caller's.
+        unsafe { L::load_f16(block.cast()) }
+    }
+}
+
+/// Brain floats.
+#[derive(Debug)]
+pub(crate) enum Bf16 {}
+
+impl Format for Bf16 {
+    type Block = [bf16; PANEL];
+    const DEPTH: usize = 1;
+
+    fn pack(columns: &[&[f32]]) -> Self::Block {
+        std::array::from_fn(|column| bf16::from_f32(weight_of(columns, column, 0)))
+    }
+
+    fn weight(block: &Self::Block, _input: usize, column: usize) -> f32 {
+        block[column].to_f32()
+    }
+
+    #[inline(always)]
+    unsafe fn load<L: Lanes>(block: *const Self::Block, _input: usize) -> L {
+        // SAFETY: as the caller's.
+        unsafe { L::load_bf16(block.cast()) }
+    }
+}
+
+/// 8-bit whole numbers with one scale for 32 inputs of a column, as llama.cpp's `Q8_0` (whose
+/// scale is an f16, and so is exact here).
+#[derive(Debug)]
+pub(crate) enum Q8 {}
+
+/// 32 inputs of a panel.
+#[derive(Debug, Clone, Copy, Default)]
+#[repr(C)]
+pub(crate) struct Q8Block {
+    scales: [f32; PANEL],
+    quants: [[i8; PANEL]; Q8::DEPTH],
+}
+
+impl Format for Q8 {
+    type Block = Q8Block;
+    const DEPTH: usize = 32;
+
+    fn pack(columns: &[&[f32]]) -> Self::Block {
+        let mut block = Q8Block::default();
+        for (column, weights) in columns.iter().enumerate() {
+            let greatest = weights.iter().fold(0.0_f32, |most, weight| most.max(weight.abs()));
+            let scale = greatest / 127.0;
+            block.scales[column] = scale;
+            let per_step = if scale > 0.0 { 1.0 / scale } else { 0.0 };
+            for (quants, weight) in block.quants.iter_mut().zip(*weights) {
+                quants[column] = (weight * per_step).round() as i8;
+            }
+        }
+        block
+    }
+
+    fn weight(block: &Self::Block, input: usize, column: usize) -> f32 {
+        f32::from(block.quants[input][column]) * block.scales[column]
+    }
+
+    #[inline(always)]
+    unsafe fn load<L: Lanes>(block: *const Self::Block, input: usize) -> L {
+        // SAFETY: as the caller's; both arrays hold `PANEL` numbers.
+        unsafe {
+            let scales = L::load((&raw const (*block).scales).cast());
+            let quants = (&raw const (*block).quants).cast::<i8>().add(input * PANEL);
+            L::load_i8(quants).mul(scales)
+        }
+    }
+}
+
+fn weight_of(columns: &[&[f32]], column: usize, input: usize) -> f32 {
+    columns.get(column).and_then(|weights| weights.get(input)).copied().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_of_a_q8_0_file_are_held_exactly() {
+        let scale = f16::from_f32(0.0123).to_f32();
+        let weights: Vec<f32> = (0..32).map(|i| (i as f32 * 8.0 - 127.0) * scale).collect();
+        let block = Q8::pack(&[&[0.0; 32], &weights]);
+        for (input, weight) in weights.iter().enumerate() {
+            assert_eq!(Q8::weight(&block, input, 1).to_bits(), weight.to_bits());
+            assert_eq!(Q8::weight(&block, input, 0).to_bits(), 0);
+            assert_eq!(Q8::weight(&block, input, 15).to_bits(), 0);
+        }
+    }
+
+    #[test]
+    fn half_floats_are_held_exactly() {
+        let weight = bf16::from_f32(-0.137).to_f32();
+        assert_eq!(Bf16::weight(&Bf16::pack(&[&[weight]]), 0, 0).to_bits(), weight.to_bits());
+        let weight = f16::from_f32(-0.137).to_f32();
+        assert_eq!(F16::weight(&F16::pack(&[&[weight]]), 0, 0).to_bits(), weight.to_bits());
+    }
+}
