@@ -164,6 +164,7 @@ fn summary(criterion: &mut Criterion) {
         prefill: None,
         fluidity: FluidityRule::default(),
         stall_limit: Duration::from_millis(20),
+        rate_target: metron_metrics::RateTarget::default(),
         goodput: None,
     };
     let mut group = criterion.benchmark_group("summary-tokens");

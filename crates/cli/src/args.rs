@@ -158,6 +158,13 @@ pub(crate) struct ScoringArgs {
     /// Score the decode phase alone: without the first token.
     #[arg(long)]
     pub(crate) without_first_token: bool,
+    /// The fluidity-index from which a request counts as fluid. [default: 0.9]
+    #[arg(long, value_name = "INDEX", value_parser = share)]
+    pub(crate) fluid_index: Option<f64>,
+    /// The share of requests that have to be fluid at the fluid token generation rate.
+    /// [default: 0.99]
+    #[arg(long, value_name = "SHARE", value_parser = share)]
+    pub(crate) fluid_share: Option<f64>,
     /// Slack never grows above this.
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub(crate) max_slack: Option<Duration>,
@@ -168,6 +175,11 @@ pub(crate) struct ScoringArgs {
     /// e2el:1000`.
     #[arg(long, value_name = "KEY:MS", num_args = 1..)]
     pub(crate) goodput: Vec<String>,
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    let share = text.parse().ok().filter(|share| *share > 0.0 && *share <= 1.0);
+    share.ok_or_else(|| "it must be a number above 0 and at most 1".to_owned())
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -2,7 +2,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use metron_metrics::{
-    CountingRule, DeadlineRule, FirstTokenRule, FluidityRule, RequestLimit, RequestLimits,
+    CountingRule, DeadlineRule, FirstTokenRule, FluidityRule, RateTarget, RequestLimit,
+    RequestLimits,
 };
 use metron_schedulers::PolicySpec;
 use metron_workload::{Arrivals, Class, Lengths, Prompts, TooLong, WorkloadSpec};
@@ -84,6 +85,12 @@ pub(crate) struct ScoringSection {
     pub(crate) stall_limit: Option<Duration>,
     pub(crate) rule: CountingRule,
     pub(crate) without_first_token: bool,
+    /// The fluidity-index from which a request counts as fluid.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) fluid_index: Option<f64>,
+    /// The share of requests that have to be fluid at the fluid token generation rate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) fluid_share: Option<f64>,
     #[serde(with = "metron_metrics::optional_span", skip_serializing_if = "Option::is_none")]
     pub(crate) max_slack: Option<Duration>,
     /// Limits of goodput, as `ttft:200`.
@@ -128,13 +135,24 @@ impl Experiment {
         let text = std::fs::read_to_string(path)
             .map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))
             .or_fail(Kind::Input)?;
-        toml::from_str(&text)
+        let experiment: Self = toml::from_str(&text)
             .map_err(|error| {
                 let line = error.span().map_or(1, |span| line_of(&text, span.start));
                 let hint = did_you_mean(error.message());
                 anyhow::anyhow!("{}:{line}: {}{hint}", path.display(), error.message())
             })
-            .or_fail(Kind::Input)
+            .or_fail(Kind::Input)?;
+        let RateTarget { index, share } = experiment.scoring.rate_target();
+        for (key, value) in [("fluid_index", index), ("fluid_share", share)] {
+            if !(value > 0.0 && value <= 1.0) {
+                let path = path.display();
+                let error = anyhow::anyhow!(
+                    "{path}: scoring.{key} is {value}; it must be above 0 and at most 1"
+                );
+                return Err(Failure { kind: Kind::Input, error });
+            }
+        }
+        Ok(experiment)
     }
 }
 
@@ -203,6 +221,8 @@ impl ScoringSection {
         self.stall_limit = args.stall_limit.or(self.stall_limit);
         self.max_slack = args.max_slack.or(self.max_slack);
         self.without_first_token |= args.without_first_token;
+        self.fluid_index = args.fluid_index.or(self.fluid_index);
+        self.fluid_share = args.fluid_share.or(self.fluid_share);
         if let Some(rule) = args.rule {
             self.rule = match rule {
                 RuleArg::Exact => CountingRule::Exact,
@@ -217,6 +237,14 @@ impl ScoringSection {
             self.goodput = Some(RequestLimits(limits.or_fail(Kind::Usage)?));
         }
         Ok(())
+    }
+
+    pub(crate) fn rate_target(&self) -> RateTarget {
+        let RateTarget { index, share } = RateTarget::default();
+        RateTarget {
+            index: self.fluid_index.unwrap_or(index),
+            share: self.fluid_share.unwrap_or(share),
+        }
     }
 
     pub(crate) fn fluidity_rule(&self) -> FluidityRule {

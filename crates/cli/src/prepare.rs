@@ -162,8 +162,10 @@ pub(crate) fn prepare(
         };
         experiment.schedulers = defaulted.schedulers().iter().map(named).collect();
     }
+    // A budget whose steps are predicted to take just the deadline would miss half of them.
+    let step_limit = next_token.div_f64(calibrated.hybrid_excess(cost_model));
     let defaults =
-        Defaults { limits, token_budget: load.token_budget(batch, next_token, limits.block_size) };
+        Defaults { limits, token_budget: load.token_budget(batch, step_limit, limits.block_size) };
     let contestants = contestants(registry, &experiment.schedulers, &defaults)?;
     let facts = LoadFacts {
         batch,
@@ -200,6 +202,7 @@ pub(crate) fn prepare(
         deadlines: DeadlineRule { first_token, next_token: Some(next_token) },
         prefill: Some(calibrated.calibration.prefill.curve),
         fluidity: experiment.scoring.fluidity_rule(),
+        rate_target: experiment.scoring.rate_target(),
         stall_limit: stall,
         goodput: experiment.scoring.goodput.clone(),
     };

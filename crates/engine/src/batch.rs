@@ -66,6 +66,11 @@ impl<'a> Batch<'a> {
         &self.sequence(item).request.sampling
     }
 
+    /// Whether the token sampled for it is the sequence's last.
+    pub fn ends(&self, item: &BatchItem, is_end_of_sequence: bool) -> bool {
+        self.sequence(item).ends_with(item.output_index + 1, is_end_of_sequence)
+    }
+
     fn sequence(&self, item: &BatchItem) -> &'a Sequence {
         self.sequences.get(item.request).expect("an item's sequence lives until the batch is done")
     }

@@ -317,7 +317,7 @@ impl<E: Executor + ?Sized> Run<'_, E> {
                 id: token.id,
                 at: record.ended_at,
             });
-            if sequence.is_complete(token.is_end_of_sequence) {
+            if sequence.ends_with(index + 1, token.is_end_of_sequence) {
                 self.ended.push(item.request);
             }
         }

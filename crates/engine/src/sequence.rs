@@ -111,11 +111,11 @@ impl Sequence {
         self.generated - 1
     }
 
-    /// Whether the token just taken was the last.
-    pub(crate) fn is_complete(&self, is_end_of_sequence: bool) -> bool {
+    /// Whether it ends with its `generated`-th token.
+    pub(crate) fn ends_with(&self, generated: u32, is_end_of_sequence: bool) -> bool {
         match self.request.output_tokens {
-            Some(length) => self.generated >= length,
-            None => is_end_of_sequence || self.generated >= self.request.max_tokens,
+            Some(length) => generated >= length,
+            None => is_end_of_sequence || generated >= self.request.max_tokens,
         }
     }
 

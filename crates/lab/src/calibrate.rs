@@ -2,7 +2,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use metron_engine::{
-    Engine, Event, Planner, Refused, RunEnd, Scheduler, StepObserver, Submission, Wake,
+    CostModel, Engine, Event, Planner, Refused, RunEnd, Scheduler, StepObserver, Submission, Wake,
 };
 use metron_metrics::fit_prefill;
 use metron_trace::{
@@ -72,6 +72,25 @@ pub struct Calibrated {
     pub calibration: Calibration,
     /// What ran in each step, and how long it took.
     pub steps: Vec<(Vec<Work>, Duration)>,
+}
+
+impl Calibrated {
+    /// By how much steps that carry decodes and a prefill chunk exceed their prediction, as a
+    /// factor: the 95th percentile, and at least 1. A limit divided by it holds for nearly every
+    /// such step.
+    pub fn hybrid_excess(&self, cost_model: &dyn CostModel) -> f64 {
+        let has = |work: &[Work], kind| work.iter().any(|part| part.kind == kind);
+        let hybrid = self
+            .steps
+            .iter()
+            .filter(|(work, _)| has(work, WorkKind::Decode) && has(work, WorkKind::Prefill));
+        let ratio = |(work, took): &(Vec<Work>, Duration)| {
+            took.as_secs_f64() / cost_model.step_time(work).as_secs_f64()
+        };
+        let mut ratios: Vec<f64> = hybrid.map(ratio).filter(|ratio| ratio.is_finite()).collect();
+        ratios.sort_unstable_by(f64::total_cmp);
+        ratios.get(ratios.len() * 95 / 100).copied().unwrap_or(1.0).max(1.0)
+    }
 }
 
 /// Measures isolated prefills, isolated decodes, and decodes with a prefill chunk beside them, on
@@ -254,5 +273,44 @@ impl Scheduler for Isolated {
             plan.run(id, half)?;
         }
         Ok(Wake::OnEvent)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use metron_trace::PrefillFit;
+
+    use super::*;
+
+    /// 10 ms a step, whatever is in it.
+    struct Flat;
+
+    impl CostModel for Flat {
+        fn step_time(&self, _work: &[Work]) -> Duration {
+            Duration::from_millis(10)
+        }
+    }
+
+    fn step(kinds: &[WorkKind], ms: u64) -> (Vec<Work>, Duration) {
+        let part = |&kind| Work { request: RequestId(0), context: 1, tokens: 1, kind };
+        (kinds.iter().map(part).collect(), Duration::from_millis(ms))
+    }
+
+    #[test]
+    fn the_excess_is_that_of_hybrid_steps_and_never_a_bonus() {
+        let prefill = PrefillFit {
+            curve: metron_trace::PrefillCurve { a: 0.0, b: 0.0, c: 0.0 },
+            points: Vec::new(),
+            relative_residual: 0.0,
+        };
+        let excess_of = |steps| {
+            let calibration = Calibration { prefill: prefill.clone(), decode: Vec::new() };
+            format!("{:.2}", Calibrated { calibration, steps }.hybrid_excess(&Flat))
+        };
+        let hybrid = [WorkKind::Prefill, WorkKind::Decode];
+        let slow_decode = step(&[WorkKind::Decode], 50);
+        assert_eq!(excess_of(vec![slow_decode.clone()]), "1.00");
+        assert_eq!(excess_of(vec![slow_decode.clone(), step(&hybrid, 8)]), "1.00");
+        assert_eq!(excess_of(vec![slow_decode, step(&hybrid, 12), step(&hybrid, 11)]), "1.20");
     }
 }

@@ -111,7 +111,7 @@ impl CandleExecutor {
         self.sample(batch, &logits, outcome)?;
         let sample = stopwatch.lap();
         outcome.ended_at = self.now();
-        self.text.push(&outcome.tokens, &mut outcome.text)?;
+        self.detokenise(batch, outcome)?;
         outcome.phases = Phases {
             schedule: Duration::ZERO,
             prepare: Some(prepare),
@@ -149,7 +149,7 @@ impl CandleExecutor {
         logits: &[f32],
         outcome: &mut Outcome,
     ) -> Result<(), Cause> {
-        let items: Vec<&BatchItem> = batch.items().iter().filter(|item| item.samples).collect();
+        let items: Vec<&BatchItem> = sampling_items(batch).collect();
         let vocabulary = self.capacity.vocab_size;
         let choose = |(item, logits): (&&BatchItem, &[f32])| {
             let id = sample(logits, batch.sampling(item), item.output_index)?;
@@ -162,6 +162,18 @@ impl CandleExecutor {
         })?;
         Ok(())
     }
+
+    fn detokenise(&mut self, batch: &Batch<'_>, outcome: &mut Outcome) -> Result<(), Cause> {
+        for (item, token) in sampling_items(batch).zip(&outcome.tokens) {
+            let is_last = batch.ends(item, token.is_end_of_sequence);
+            self.text.push(token, is_last, &mut outcome.text)?;
+        }
+        Ok(())
+    }
+}
+
+fn sampling_items<'a>(batch: &Batch<'a>) -> impl Iterator<Item = &'a BatchItem> {
+    batch.items().iter().filter(|item| item.samples)
 }
 
 /// Refuses a pool that is larger than what is free: the system would only notice when it is full.

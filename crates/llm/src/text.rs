@@ -25,31 +25,54 @@ impl TextStreams {
         self.tokenizer.is_some()
     }
 
-    /// Appends the text that the tokens completed.
+    /// Appends the text that a token completes; with the last of its sequence, also what was held
+    /// back as the beginning of a character.
     pub(crate) fn push(
         &mut self,
-        tokens: &[SampledToken],
+        token: &SampledToken,
+        is_last: bool,
         text: &mut Vec<TextPiece>,
     ) -> Result<(), TokenizerError> {
         let Some(tokenizer) = &self.tokenizer else { return Ok(()) };
-        for token in tokens {
-            let Some(id) = token.id.filter(|_| !token.is_end_of_sequence) else { continue };
-            let stream = self
-                .streams
-                .entry(token.request)
-                .or_insert_with(|| Detokenizer::new(Arc::clone(tokenizer)));
-            if let Some(piece) = stream.push(id)? {
-                text.push(TextPiece { request: token.request, text: piece });
-            }
+        let request = token.request;
+        if let Some(id) = token.id.filter(|_| !token.is_end_of_sequence) {
+            let new = || Detokenizer::new(Arc::clone(tokenizer));
+            let piece = self.streams.entry(request).or_insert_with(new).push(id)?;
+            text.extend(piece.map(|text| TextPiece { request, text }));
+        }
+        if is_last && let Some(stream) = self.streams.remove(&request) {
+            text.extend(stream.finish()?.map(|text| TextPiece { request, text }));
         }
         Ok(())
     }
 
+    /// Forgets a sequence that ended without its last token.
     pub(crate) fn end(&mut self, request: RequestId) {
         self.streams.remove(&request);
     }
 
     pub(crate) fn clear(&mut self) {
         self.streams.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tokenizer::tests::{byte_level_json, load};
+
+    #[test]
+    fn half_a_character_comes_out_with_the_last_token() {
+        let tokenizer = Arc::new(load(&byte_level_json()).unwrap());
+        let mut streams = TextStreams::of(Some(tokenizer));
+        let mut text = Vec::new();
+        let request = RequestId(3);
+        for (byte, is_last) in [(b'a', false), (0xE4, false), (0xB8, true)] {
+            let token = SampledToken { request, id: Some(byte.into()), is_end_of_sequence: false };
+            streams.push(&token, is_last, &mut text).unwrap();
+        }
+        let text: String = text.into_iter().map(|piece| piece.text).collect();
+        assert_eq!(text, "a\u{FFFD}");
+        assert!(streams.streams.is_empty());
     }
 }

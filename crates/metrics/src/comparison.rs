@@ -226,7 +226,7 @@ fn fluidity_sentence(policies: &[PolicyRow]) -> Option<String> {
     let [(worst, least), (best, most)] =
         extremes(policies, |row| row.pooled.fluidity.share_fluid, percent)?;
     Some(format!(
-        "{} kept {} of the requests fluid (fluidity-index of at least 0.9), {} {}.",
+        "{} kept {} of the requests fluid, {} {}.",
         best.policy,
         percent(most),
         worst.policy,

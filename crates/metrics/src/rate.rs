@@ -17,8 +17,9 @@ pub struct FluidRate {
     pub excluded: usize,
 }
 
-/// How fluid how many requests have to be.
-#[derive(Debug, Clone, Copy, PartialEq)]
+/// How fluid how many requests have to be, for the fluid token generation rate and for the share
+/// of fluid requests.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct RateTarget {
     /// The fluidity-index that a stream has to reach.
     pub index: f64,

@@ -22,6 +22,9 @@ pub struct Scoring {
     pub prefill: Option<PrefillCurve>,
     /// How the fluidity-index is counted.
     pub fluidity: FluidityRule,
+    /// How fluid how many requests have to be.
+    #[serde(default)]
+    pub rate_target: RateTarget,
     /// A TBT above this is a stall.
     pub stall_limit: Duration,
     /// What a request has to meet to count as goodput; `None`: goodput is not reported.
@@ -109,7 +112,7 @@ pub struct FluiditySummary {
     pub p50: Option<f64>,
     /// Its mean.
     pub mean: Option<f64>,
-    /// The share of requests with an index of at least 0.9.
+    /// The share of requests whose index reaches that of [`Scoring::rate_target`].
     pub share_fluid: Option<f64>,
     /// Deadlines met.
     pub met: u64,
@@ -156,7 +159,7 @@ pub fn summarise(traces: &[&Trace], scoring: &Scoring) -> RunSummary {
         end_to_end: latency(|latencies| latencies.end_to_end),
         normalized: latency(|latencies| latencies.normalized),
         stalls,
-        fluidity: fluidity_summary(&scored),
+        fluidity: fluidity_summary(&scored, scoring.rate_target.index),
         fluid_rate: rate(&scored, scoring, false),
         fluid_rate_with_first_token: rate(&scored, scoring, true),
         etalon_fluid_rate: if is_etalon { etalon::fluid_rate(finished_gaps()) } else { None },
@@ -252,11 +255,11 @@ fn tbt(scored: &[Scored]) -> Distribution {
     }))
 }
 
-fn fluidity_summary(scored: &[Scored]) -> FluiditySummary {
+fn fluidity_summary(scored: &[Scored], fluid: f64) -> FluiditySummary {
     let mut indices: Vec<f64> = scored.iter().filter_map(|request| request.index).collect();
     indices.sort_unstable_by(f64::total_cmp);
     let n = indices.len();
-    let below = indices.partition_point(|index| *index < RateTarget::default().index);
+    let below = indices.partition_point(|index| *index < fluid);
     let sum = |of: fn(&Fluidity) -> u64| {
         scored.iter().map(|request| of(&request.counted)).fold(0, u64::saturating_add)
     };
@@ -276,5 +279,5 @@ fn fluidity_summary(scored: &[Scored]) -> FluiditySummary {
 fn rate(scored: &[Scored], scoring: &Scoring, with_first_token: bool) -> FluidRate {
     let rule = FluidityRule { with_first_token, ..scoring.fluidity };
     let streams = scored.iter().map(|request| request.stream(with_first_token));
-    fluid_rate(streams, &rule, RateTarget::default())
+    fluid_rate(streams, &rule, scoring.rate_target)
 }

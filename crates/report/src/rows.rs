@@ -42,12 +42,9 @@ pub(crate) fn rows(report: &Report<'_>) -> Vec<Row> {
     rows.push(
         table.numbers("fluidity-index P50", Better::Higher, three_digits, |s| s.fluidity.p50),
     );
-    rows.push(table.numbers("fluid requests (>= 0.9), %", Better::Higher, percent, |s| {
-        s.fluidity.share_fluid
-    }));
-    rows.push(table.numbers("fluid token rate, tokens/s", Better::Higher, three_digits, |s| {
-        Some(s.fluid_rate.tokens_per_second)
-    }));
+    let name = format!("fluid requests (>= {}), %", report.scoring.rate_target.index);
+    rows.push(table.numbers(&name, Better::Higher, percent, |s| s.fluidity.share_fluid));
+    rows.extend(table.token_rates());
     rows.push(table.numbers("preemptions", Better::Lower, whole, |s| {
         s.steps.map(|steps| steps.preemptions as f64)
     }));
@@ -98,6 +95,20 @@ impl Table<'_> {
         };
         let cells = self.0.iter().map(cell).collect();
         Row { name: "requests done".to_owned(), cells, best: Vec::new() }
+    }
+
+    /// The fluid token generation rate, and what it is compared with.
+    fn token_rates(&self) -> [Row; 3] {
+        let rate = |name, of: fn(&RunSummary) -> Option<f64>| {
+            self.numbers(name, Better::Higher, three_digits, of)
+        };
+        [
+            rate("fluid token rate, tokens/s", |s| Some(s.fluid_rate.tokens_per_second)),
+            rate("  with the first token", |s| {
+                Some(s.fluid_rate_with_first_token.tokens_per_second)
+            }),
+            rate("  1 / mean TPOT", |s| s.tpot_rate),
+        ]
     }
 
     /// P99 where every policy's sample supports it, else the maximum with the sample's size.

@@ -112,6 +112,7 @@ fn scoring(trace: &Trace, args: &ScoreArgs) -> Result<Scoring, Failure> {
             deadlines: DeadlineRule::RECORDED,
             prefill: None,
             fluidity: metron_metrics::FluidityRule::default(),
+            rate_target: metron_metrics::RateTarget::default(),
             stall_limit: std::time::Duration::MAX,
             goodput: None,
         },
@@ -121,6 +122,8 @@ fn scoring(trace: &Trace, args: &ScoreArgs) -> Result<Scoring, Failure> {
     scoring.deadlines.first_token = asked.first_token.unwrap_or(scoring.deadlines.first_token);
     scoring.deadlines.next_token = asked.next_token.or(scoring.deadlines.next_token);
     scoring.stall_limit = asked.stall_limit.unwrap_or(scoring.stall_limit);
+    scoring.rate_target.index = asked.fluid_index.unwrap_or(scoring.rate_target.index);
+    scoring.rate_target.share = asked.fluid_share.unwrap_or(scoring.rate_target.share);
     scoring.goodput = asked.goodput.clone().or(scoring.goodput);
     let rule = asked.fluidity_rule();
     if args.scoring.rule.is_some() {

@@ -23,6 +23,7 @@ pub(crate) fn scoring() -> Scoring {
         prefill: None,
         fluidity: FluidityRule::default(),
         stall_limit: Duration::from_millis(15),
+        rate_target: metron_metrics::RateTarget::default(),
         goodput: None,
     }
 }

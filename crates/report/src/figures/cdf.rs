@@ -40,7 +40,7 @@ pub(crate) fn cdfs(report: &Report<'_>) -> Vec<Figure> {
             caption: "Fluidity-index (dashed: fluid)",
             x_label: "fluidity-index",
             of: &|timeline| index(report, timeline).into_iter().collect(),
-            limit: Some(0.9),
+            limit: Some(report.scoring.rate_target.index),
         },
     ];
     quantities

@@ -41,6 +41,7 @@ impl Experiment {
             prefill: None,
             fluidity: FluidityRule::default(),
             stall_limit: Duration::from_millis(200),
+            rate_target: metron_metrics::RateTarget::default(),
             goodput: None,
         };
         Self { policies: policies.to_vec(), runs: runs.collect(), scoring }

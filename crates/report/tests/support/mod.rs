@@ -116,6 +116,7 @@ pub(crate) fn scoring() -> Scoring {
         prefill: None,
         fluidity: FluidityRule::default(),
         stall_limit: Duration::from_millis(100),
+        rate_target: metron_metrics::RateTarget::default(),
         goodput: None,
     }
 }
