@@ -275,6 +275,8 @@ impl<E: Executor + ?Sized> Run<'_, E> {
         record.ended_at = self.outcome.ended_at;
         record.phases =
             metron_trace::Phases { schedule: record.phases.schedule, ..self.outcome.phases };
+        record.operators.clear();
+        record.operators.append(&mut self.outcome.operators);
         self.take_tokens(&flight)?;
         self.observer
             .stepped(&flight.record, &self.tokens, &self.outcome.text)

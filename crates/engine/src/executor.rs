@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use metron_trace::{Phases, RequestId, Timestamp, Work};
+use metron_trace::{OperatorSpan, Phases, RequestId, Timestamp, Work};
 
 use crate::{Batch, Sequence};
 
@@ -44,6 +44,8 @@ pub struct Outcome {
     pub ended_at: Timestamp,
     /// The executor's own phases (`schedule` is the loop's).
     pub phases: Phases,
+    /// What the operators took, where the executor was asked to time them.
+    pub operators: Vec<OperatorSpan>,
     /// A token for each item of the batch that samples, in the batch's order.
     pub tokens: Vec<SampledToken>,
     /// Text that the tokens completed, where the executor has a tokenizer; appended as UTF-8.
@@ -54,6 +56,7 @@ impl Outcome {
     /// Empties it for reuse.
     pub fn clear(&mut self) {
         self.phases = Phases::default();
+        self.operators.clear();
         self.tokens.clear();
         self.text.clear();
     }

@@ -20,48 +20,81 @@ use crate::simd::{Lanes, WIDTH, on_widest_lanes};
 /// Query tokens of a task.
 const QUERY_TOKENS: usize = 8;
 
-/// Attention of every token of a batch: `queries` and the result are `[tokens, heads, head_dim]`.
-pub(crate) fn attend(
-    plan: &ForwardPlan,
-    queries: &[f32],
-    layer: &KvLayer,
-    heads: usize,
-) -> Vec<f32> {
-    let mut output = Vec::with_capacity(queries.len());
-    let out = Output(output.as_mut_ptr());
-    let tasks: Vec<Task<'_>> = plan
-        .sequences
-        .iter()
-        .flat_map(|sequence| tasks_of(plan, sequence, queries, layer, heads, &out))
-        .collect();
-    tasks.into_par_iter().for_each(|task| run_task(&task));
-    // SAFETY: the tasks have written every head of every token.
-    unsafe { output.set_len(queries.len()) };
-    output
-}
-
-fn tasks_of<'a>(
+/// Attention of a batch over one layer's cache.
+pub(crate) struct Attention<'a> {
     plan: &'a ForwardPlan,
-    sequence: &'a SequenceSlice,
+    /// `[tokens, heads, head_dim]`
     queries: &'a [f32],
     layer: &'a KvLayer,
     heads: usize,
-    out: &'a Output,
-) -> impl Iterator<Item = Task<'a>> {
-    let blocks = &plan.block_ids[sequence.blocks.clone()];
-    (0..sequence.tokens).step_by(QUERY_TOKENS).flat_map(move |first| {
-        (0..layer.shape.kv_heads).map(move |kv_head| Task {
-            queries,
-            layer,
-            blocks,
-            heads,
-            kv_head,
-            first_token: sequence.first_token + first,
-            tokens: QUERY_TOKENS.min(sequence.tokens - first),
-            first_position: sequence.context + first,
-            out,
+    /// As the queries.
+    output: Vec<f32>,
+}
+
+/// What a sequence does in a step, by the number of its tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SequenceKind {
+    /// Runs one token.
+    Decode,
+    /// Runs several.
+    Prefill,
+}
+
+impl SequenceKind {
+    pub(crate) fn of(sequence: &SequenceSlice) -> Self {
+        if sequence.tokens == 1 { Self::Decode } else { Self::Prefill }
+    }
+}
+
+impl<'a> Attention<'a> {
+    /// `queries` is `[tokens, heads, head_dim]`.
+    pub(crate) fn new(
+        plan: &'a ForwardPlan,
+        queries: &'a [f32],
+        layer: &'a KvLayer,
+        heads: usize,
+    ) -> Self {
+        Self { plan, queries, layer, heads, output: vec![0.0; queries.len()] }
+    }
+
+    /// Runs the tokens of all sequences of these kinds.
+    pub(crate) fn run(&mut self, kinds: &[SequenceKind]) {
+        let out = Output(self.output.as_mut_ptr());
+        let tasks: Vec<Task<'_>> = self
+            .plan
+            .sequences
+            .iter()
+            .filter(|sequence| kinds.contains(&SequenceKind::of(sequence)))
+            .flat_map(|sequence| self.tasks_of(sequence, &out))
+            .collect();
+        tasks.into_par_iter().for_each(|task| run_task(&task));
+    }
+
+    /// `[tokens, heads, head_dim]`; zero for tokens that have not been run.
+    pub(crate) fn into_output(self) -> Vec<f32> {
+        self.output
+    }
+
+    fn tasks_of<'b>(
+        &'b self,
+        sequence: &'b SequenceSlice,
+        out: &'b Output,
+    ) -> impl Iterator<Item = Task<'b>> {
+        let blocks = &self.plan.block_ids[sequence.blocks.clone()];
+        (0..sequence.tokens).step_by(QUERY_TOKENS).flat_map(move |first| {
+            (0..self.layer.shape.kv_heads).map(move |kv_head| Task {
+                queries: self.queries,
+                layer: self.layer,
+                blocks,
+                heads: self.heads,
+                kv_head,
+                first_token: sequence.first_token + first,
+                tokens: QUERY_TOKENS.min(sequence.tokens - first),
+                first_position: sequence.context + first,
+                out,
+            })
         })
-    })
+    }
 }
 
 /// Where tasks write, each its own heads of its own tokens.

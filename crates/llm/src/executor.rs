@@ -3,12 +3,13 @@ use std::time::{Duration, Instant};
 
 use candle_core::Tensor;
 use metron_engine::{Batch, BatchItem, Executor, ExecutorError, Outcome, SampledToken, Sequence};
-use metron_trace::{ExecutorInfo, Phases, Timestamp};
+use metron_trace::{ExecutorInfo, Operator, OperatorSpan, Phases, Timestamp};
 use rayon::prelude::*;
 
 use crate::kv_cache::KvCache;
 use crate::load::LoadedModel;
 use crate::memory::free_memory;
+use crate::operators::OperatorClock;
 use crate::plan::{BatchError, Capacity, ForwardPlan, Share};
 use crate::sampler::{SampleError, sample};
 use crate::text::TextStreams;
@@ -41,6 +42,7 @@ pub struct CandleExecutor {
     /// The batch that was run and not yet asked for.
     done: Option<Outcome>,
     spare: Outcome,
+    times_operators: bool,
 }
 
 impl CandleExecutor {
@@ -78,6 +80,7 @@ impl CandleExecutor {
             text,
             done: None,
             spare: Outcome::default(),
+            times_operators: false,
             model,
         })
     }
@@ -88,6 +91,13 @@ impl CandleExecutor {
         self.started = clock();
         self.done = None;
         self.text.clear();
+    }
+
+    /// Whether every operator of a step is timed from now on. That makes steps longer: a device is
+    /// waited for after each operator, and the attention of prefills and of decodes runs in two
+    /// passes.
+    pub fn time_operators(&mut self, on: bool) {
+        self.times_operators = on;
     }
 
     /// What the trace's header says of it.
@@ -104,12 +114,20 @@ impl CandleExecutor {
         let mut stopwatch = Stopwatch(clock());
         self.prepare(batch)?;
         let prepare = stopwatch.lap();
-        let logits = self.forward()?;
+        let logits = self.forward(&mut outcome.operators)?;
         let forward = stopwatch.lap();
         let logits = to_host(logits.as_ref())?;
         let transfer_back = stopwatch.lap();
         self.sample(batch, &logits, outcome)?;
         let sample = stopwatch.lap();
+        if self.times_operators {
+            let ended = [(Operator::TransferBack, transfer_back), (Operator::Sampling, sample)];
+            let mut started_at = outcome.started_at + (prepare + forward);
+            for (operator, took) in ended {
+                outcome.operators.push(OperatorSpan { operator, layer: None, started_at, took });
+                started_at = started_at + took;
+            }
+        }
         outcome.ended_at = self.now();
         self.detokenise(batch, outcome)?;
         outcome.phases = Phases {
@@ -135,9 +153,13 @@ impl CandleExecutor {
         self.plan.refill(shares, &self.capacity)
     }
 
-    fn forward(&mut self) -> Result<Option<Tensor>, Cause> {
+    fn forward(&mut self, operators: &mut Vec<OperatorSpan>) -> Result<Option<Tensor>, Cause> {
         let Self { model, cache, threads, plan, .. } = self;
-        let logits = threads.install(|| model.model.forward(plan, cache))?;
+        let mut clock = match self.times_operators {
+            true => OperatorClock::new(self.started, &model.device, operators),
+            false => OperatorClock::off(),
+        };
+        let logits = threads.install(|| model.model.forward(plan, cache, &mut clock))?;
         // A device runs behind the host: the phase ends when it is done.
         model.device.synchronize()?;
         Ok(logits)
@@ -238,7 +260,7 @@ fn to_host(logits: Option<&Tensor>) -> Result<Vec<f32>, Cause> {
 }
 
 #[expect(clippy::disallowed_methods, reason = "executors own the clock")]
-fn clock() -> Instant {
+pub(crate) fn clock() -> Instant {
     Instant::now()
 }
 

@@ -6,8 +6,6 @@
 
 #![expect(unsafe_code, reason = "disjoint writes from several threads")]
 
-use std::sync::Mutex;
-
 use candle_core::{DType, Device, Result};
 use rayon::prelude::*;
 
@@ -18,7 +16,7 @@ use crate::tensor_cache::TensorLayer;
 #[derive(Debug)]
 pub(crate) enum KvCache {
     /// On the CPU, for the kernels of this crate: a layer each.
-    Paged(Vec<Mutex<KvLayer>>),
+    Paged(Vec<KvLayer>),
     /// As tensors, for any device: a layer each.
     Tensors(Vec<TensorLayer>),
 }
@@ -26,7 +24,7 @@ pub(crate) enum KvCache {
 impl KvCache {
     /// An empty cache for the kernels of the CPU.
     pub(crate) fn paged(shape: KvShape, layers: usize) -> Self {
-        Self::Paged((0..layers).map(|_| Mutex::new(KvLayer::new(shape))).collect())
+        Self::Paged((0..layers).map(|_| KvLayer::new(shape)).collect())
     }
 
     /// An empty cache of tensors.
@@ -82,20 +80,22 @@ impl KvLayer {
         Self { shape, keys: empty(), values: empty() }
     }
 
-    /// Stores the keys and values of tokens, from several threads: `write(token, store)` is called
-    /// for each token, and calls `store(head, key, value)` with `head_dim` floats of each.
-    pub(crate) fn store(
+    /// Stores the keys and values of tokens, `[kv_heads, head_dim]` of each a token, from several
+    /// threads.
+    pub(crate) fn store<'a>(
         &mut self,
         places: &Places,
-        write: impl Fn(usize, &mut dyn FnMut(usize, &[f32], &[f32])) + Sync,
+        keys_and_values: impl Fn(usize) -> (&'a [f32], &'a [f32]) + Sync,
     ) {
         let cache = Pages { keys: self.keys.as_mut_ptr(), values: self.values.as_mut_ptr() };
         let shape = self.shape;
         places.as_slice().par_iter().enumerate().for_each(|(token, &(block, offset))| {
-            write(token, &mut |head, key, value| {
+            let (keys, values) = keys_and_values(token);
+            let heads = keys.chunks_exact(shape.head_dim).zip(values.chunks_exact(shape.head_dim));
+            for (head, (key, value)) in heads.enumerate() {
                 // SAFETY: no two places are the same, and nobody else has the layer.
                 unsafe { cache.write(shape, (block as usize, offset as usize, head), key, value) }
-            });
+            }
         });
     }
 }

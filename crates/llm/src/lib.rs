@@ -14,6 +14,7 @@ mod load;
 mod matmul;
 mod memory;
 mod model;
+mod operators;
 mod paged;
 mod plan;
 mod rope;

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use candle_core::quantized::{GgmlDType, QMatMul, QTensor};
-use candle_core::{CpuStorage, CustomOp1, Device, Layout, Module, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp1, Device, Layout, Module, Result, Shape, Storage, Tensor};
 
 use crate::dtype::Dtype;
 use crate::formats::{Bf16, F16, F32, Format, Q8};
@@ -72,6 +72,15 @@ impl CustomOp1 for PackedProduct<'_> {
         let x = floats(storage, layout, self.name())?;
         let shape = Shape::from((x.len() / self.0.k(), self.0.n()));
         Ok((CpuStorage::F32(self.0.product(x)), shape))
+    }
+}
+
+/// Reads a contiguous tensor on the CPU as floats.
+pub(crate) fn with_floats<T>(x: &Tensor, read: impl FnOnce(&[f32]) -> Result<T>) -> Result<T> {
+    let (storage, layout) = x.storage_and_layout();
+    match &*storage {
+        Storage::Cpu(storage) => read(floats(storage, layout, "the CPU's kernel")?),
+        _ => candle_core::bail!("the tensor is not on the CPU"),
     }
 }
 

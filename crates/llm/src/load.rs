@@ -9,6 +9,7 @@ use crate::config::ModelConfig;
 use crate::dtype::Dtype;
 use crate::hub::{ConfigSource, ModelFiles, WeightFiles};
 use crate::model::Model;
+use crate::operators::OperatorClock;
 use crate::plan::{BatchError, ForwardPlan, Share};
 use crate::weights::{
     DummyWeights, GgufWeights, LoadError, SafetensorsWeights, Weights, check_complete,
@@ -135,7 +136,7 @@ impl LoadedModel {
         let mut plan = ForwardPlan::default();
         plan.refill([share], &self.model.capacity(num_blocks, BLOCK))?;
         let mut cache = self.model.new_cache(num_blocks, BLOCK)?;
-        let logits = self.model.forward(&plan, &mut cache)?;
+        let logits = self.model.forward(&plan, &mut cache, &mut OperatorClock::off())?;
         Ok(logits.map_or(Ok(Vec::new()), |logits| logits.squeeze(0)?.to_vec1())?)
     }
 

@@ -3,6 +3,7 @@ use std::sync::Arc;
 
 use candle_core::{CpuStorage, CustomOp1, DType, Device, IndexOp, Layout, Result, Shape, Tensor};
 use candle_nn::ops::{rms_norm, silu};
+use metron_trace::Operator;
 
 use crate::config::{Family, ModelConfig};
 use crate::dtype::Dtype;
@@ -10,6 +11,7 @@ use crate::kernels::swiglu;
 use crate::kv_cache::{KvCache, KvShape};
 use crate::linear::{Linear, floats};
 use crate::matmul::Matrix;
+use crate::operators::OperatorClock;
 use crate::paged::PagedAttention;
 use crate::plan::{Capacity, ForwardPlan};
 use crate::rope::Rope;
@@ -119,27 +121,51 @@ impl Model {
         &self,
         plan: &ForwardPlan,
         cache: &mut KvCache,
+        clock: &mut OperatorClock<'_>,
     ) -> Result<Option<Tensor>> {
-        let eps = self.config.rms_norm_eps as f32;
-        let mut x = self.embed(&plan.token_ids)?;
-        for (index, layer) in self.layers.iter().enumerate() {
-            let mut qkv = layer.qkv.forward(&rms_norm(&x, &layer.attention_norm, eps)?)?;
-            if let Some(bias) = &layer.qkv_bias {
-                qkv = qkv.broadcast_add(bias)?;
-            }
-            let attended = self.attend(plan, &qkv, index, cache)?;
-            x = (x + layer.output.forward(&attended)?)?;
-            let gate_up = layer.gate_up.forward(&rms_norm(&x, &layer.mlp_norm, eps)?)?;
-            x = (x + layer.down.forward(&self.swiglu(&gate_up)?)?)?;
+        let mut x = clock.time(Operator::Embedding, || self.embed(&plan.token_ids))?;
+        for index in 0..self.layers.len() {
+            clock.enter(Some(index));
+            x = self.run_layer(index, x, plan, cache, clock)?;
         }
+        clock.enter(None);
         if plan.logit_rows.is_empty() {
             return Ok(None);
         }
         // The rows are picked before the norm and the projection: a prefill's other rows are a
         // third of a small model's work.
         let rows = Tensor::new(plan.logit_rows.as_slice(), &self.device)?;
-        let x = rms_norm(&x.index_select(&rows, 0)?, &self.norm, eps)?;
-        Ok(Some(self.head.forward(&x)?.to_dtype(DType::F32)?))
+        let x = x.index_select(&rows, 0)?;
+        let x = clock.time(Operator::Norm, || self.normed(&x, &self.norm))?;
+        clock.time(Operator::Logits, || self.head.forward(&x)?.to_dtype(DType::F32)).map(Some)
+    }
+
+    fn run_layer(
+        &self,
+        index: usize,
+        x: Tensor,
+        plan: &ForwardPlan,
+        cache: &mut KvCache,
+        clock: &mut OperatorClock<'_>,
+    ) -> Result<Tensor> {
+        let layer = &self.layers[index];
+        let normed = clock.time(Operator::Norm, || self.normed(&x, &layer.attention_norm))?;
+        let qkv = clock.time(Operator::Qkv, || {
+            let qkv = layer.qkv.forward(&normed)?;
+            layer.qkv_bias.as_ref().map_or(Ok(qkv.clone()), |bias| qkv.broadcast_add(bias))
+        })?;
+        let attended = self.attend(plan, &qkv, index, cache, clock)?;
+        let output = clock.time(Operator::Output, || layer.output.forward(&attended))?;
+        let x = clock.time(Operator::Residual, || x + output)?;
+        let normed = clock.time(Operator::Norm, || self.normed(&x, &layer.mlp_norm))?;
+        let gate_up = clock.time(Operator::GateUp, || layer.gate_up.forward(&normed))?;
+        let activated = clock.time(Operator::Activation, || self.swiglu(&gate_up))?;
+        let down = clock.time(Operator::Down, || layer.down.forward(&activated))?;
+        clock.time(Operator::Residual, || x + down)
+    }
+
+    fn normed(&self, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+        rms_norm(x, weight, self.config.rms_norm_eps as f32)
     }
 
     fn embed(&self, token_ids: &[u32]) -> Result<Tensor> {
@@ -165,16 +191,16 @@ impl Model {
         qkv: &Tensor,
         layer: usize,
         cache: &mut KvCache,
+        clock: &mut OperatorClock<'_>,
     ) -> Result<Tensor> {
         let heads = self.config.num_attention_heads;
         match cache {
-            KvCache::Paged(layers) => qkv.apply_op1_no_bwd(&PagedAttention {
-                rope: &self.rope,
-                plan,
-                layer: &layers[layer],
-                heads,
-            }),
-            KvCache::Tensors(layers) => layers[layer].attend(plan, qkv, &self.rope, heads),
+            KvCache::Paged(layers) => {
+                let attention =
+                    PagedAttention { rope: &self.rope, plan, layer: &mut layers[layer], heads };
+                attention.run(qkv, clock)
+            }
+            KvCache::Tensors(layers) => layers[layer].attend(plan, qkv, &self.rope, heads, clock),
         }
     }
 

@@ -1,11 +1,11 @@
-use std::sync::{Mutex, PoisonError};
-
-use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape};
+use candle_core::{Result, Tensor};
+use metron_trace::Operator;
 use rayon::prelude::*;
 
-use crate::attention::attend;
+use crate::attention::{Attention, SequenceKind};
 use crate::kv_cache::KvLayer;
-use crate::linear::floats;
+use crate::linear::with_floats;
+use crate::operators::OperatorClock;
 use crate::plan::ForwardPlan;
 use crate::rope::Rope;
 
@@ -13,36 +13,42 @@ use crate::rope::Rope;
 pub(crate) struct PagedAttention<'a> {
     pub(crate) rope: &'a Rope,
     pub(crate) plan: &'a ForwardPlan,
-    pub(crate) layer: &'a Mutex<KvLayer>,
+    pub(crate) layer: &'a mut KvLayer,
     /// Query heads.
     pub(crate) heads: usize,
 }
 
 impl PagedAttention<'_> {
-    /// Turns the queries: `[tokens, heads, head_dim]`.
-    fn turned_queries(&self, rows: &Rows<'_>) -> Vec<f32> {
-        let mut queries = vec![0.0; self.plan.token_ids.len() * rows.query_width];
-        let tokens = queries.par_chunks_exact_mut(rows.query_width).enumerate();
-        tokens.for_each(|(token, turned)| {
-            let heads = rows.queries(token).chunks_exact(rows.head_dim);
-            for (head, turned) in heads.zip(turned.chunks_exact_mut(rows.head_dim)) {
-                self.rope.turn(self.plan.positions[token], head, turned);
-            }
-        });
-        queries
+    /// `qkv` is `[tokens, (heads + 2 kv_heads) * head_dim]`, the result `[tokens, heads * head_dim]`.
+    pub(crate) fn run(self, qkv: &Tensor, clock: &mut OperatorClock<'_>) -> Result<Tensor> {
+        let (tokens, width) = (self.plan.token_ids.len(), self.heads * self.layer.shape.head_dim);
+        let attended = with_floats(qkv, |qkv| self.attend(qkv, clock))?;
+        Tensor::from_vec(attended, (tokens, width), qkv.device())
     }
 
-    /// Turns the keys, and stores them with the values.
-    fn store(&self, rows: &Rows<'_>, layer: &mut KvLayer) {
-        layer.store(&self.plan.places, |token, store| {
-            let mut turned = vec![0.0; rows.head_dim];
-            let (keys, values) = rows.keys_and_values(token);
-            let heads = keys.chunks_exact(rows.head_dim).zip(values.chunks_exact(rows.head_dim));
-            for (head, (key, value)) in heads.enumerate() {
-                self.rope.turn(self.plan.positions[token], key, &mut turned);
-                store(head, &turned, value);
-            }
-        });
+    fn attend(self, qkv: &[f32], clock: &mut OperatorClock<'_>) -> Result<Vec<f32>> {
+        let Self { rope, plan, layer, heads } = self;
+        let head_dim = layer.shape.head_dim;
+        let rows = Rows {
+            qkv,
+            query_width: heads * head_dim,
+            kv_width: layer.shape.kv_heads * head_dim,
+            head_dim,
+        };
+        let turned = clock.time(Operator::Rope, || Ok(rows.turned(&plan.positions, rope)))?;
+        clock.time(Operator::CacheWrite, || {
+            layer.store(&plan.places, |token| (turned.keys(&rows, token), rows.values(token)));
+            Ok(())
+        })?;
+        let mut attention = Attention::new(plan, &turned.queries, layer, heads);
+        if clock.is_on() {
+            use SequenceKind::{Decode, Prefill};
+            clock.time(Operator::AttentionDecode, || Ok(attention.run(&[Decode])))?;
+            clock.time(Operator::AttentionPrefill, || Ok(attention.run(&[Prefill])))?;
+        } else {
+            attention.run(&[SequenceKind::Decode, SequenceKind::Prefill]);
+        }
+        Ok(attention.into_output())
     }
 }
 
@@ -54,40 +60,45 @@ struct Rows<'a> {
     head_dim: usize,
 }
 
+/// Turned by their positions.
+struct Turned {
+    /// `[tokens, heads, head_dim]`
+    queries: Vec<f32>,
+    /// `[tokens, kv_heads, head_dim]`
+    keys: Vec<f32>,
+}
+
+impl Turned {
+    fn keys(&self, rows: &Rows<'_>, token: usize) -> &[f32] {
+        &self.keys[token * rows.kv_width..][..rows.kv_width]
+    }
+}
+
 impl Rows<'_> {
     fn row(&self, token: usize) -> &[f32] {
         let width = self.query_width + 2 * self.kv_width;
         &self.qkv[token * width..][..width]
     }
 
-    fn queries(&self, token: usize) -> &[f32] {
-        &self.row(token)[..self.query_width]
+    fn values(&self, token: usize) -> &[f32] {
+        &self.row(token)[self.query_width + self.kv_width..]
     }
 
-    fn keys_and_values(&self, token: usize) -> (&[f32], &[f32]) {
-        self.row(token)[self.query_width..].split_at(self.kv_width)
-    }
-}
-
-impl CustomOp1 for PagedAttention<'_> {
-    fn name(&self) -> &'static str {
-        "paged-attention"
-    }
-
-    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let qkv = floats(storage, layout, self.name())?;
-        let mut layer = self.layer.lock().unwrap_or_else(PoisonError::into_inner);
-        let head_dim = layer.shape.head_dim;
-        let rows = Rows {
-            qkv,
-            query_width: self.heads * head_dim,
-            kv_width: layer.shape.kv_heads * head_dim,
-            head_dim,
-        };
-        self.store(&rows, &mut layer);
-        let out = attend(self.plan, &self.turned_queries(&rows), &layer, self.heads);
-        let tokens = self.plan.token_ids.len();
-        let shape = Shape::from((tokens, out.len() / tokens.max(1)));
-        Ok((CpuStorage::F32(out), shape))
+    fn turned(&self, positions: &[u32], rope: &Rope) -> Turned {
+        let mut queries = vec![0.0; positions.len() * self.query_width];
+        let mut keys = vec![0.0; positions.len() * self.kv_width];
+        let tokens = queries
+            .par_chunks_exact_mut(self.query_width)
+            .zip(keys.par_chunks_exact_mut(self.kv_width))
+            .enumerate();
+        tokens.for_each(|(token, (queries, keys))| {
+            let heads = self.row(token).chunks_exact(self.head_dim);
+            let to =
+                queries.chunks_exact_mut(self.head_dim).chain(keys.chunks_exact_mut(self.head_dim));
+            for (head, to) in heads.zip(to) {
+                rope.turn(positions[token], head, to);
+            }
+        });
+        Turned { queries, keys }
     }
 }

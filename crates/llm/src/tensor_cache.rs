@@ -1,8 +1,11 @@
 use candle_core::{D, DType, Device, Result, Tensor};
 use candle_nn::ops::softmax_last_dim;
 use candle_nn::rotary_emb::rope_thd;
+use metron_trace::Operator;
 
+use crate::attention::SequenceKind;
 use crate::kv_cache::KvShape;
+use crate::operators::OperatorClock;
 use crate::plan::{ForwardPlan, SequenceSlice};
 use crate::rope::Rope;
 
@@ -29,6 +32,7 @@ impl TensorLayer {
         qkv: &Tensor,
         rope: &Rope,
         heads: usize,
+        clock: &mut OperatorClock<'_>,
     ) -> Result<Tensor> {
         let KvShape { kv_heads, head_dim, .. } = self.shape;
         let tokens = plan.token_ids.len();
@@ -37,16 +41,21 @@ impl TensorLayer {
                 .contiguous()?
                 .reshape((1, tokens, count, head_dim))
         };
-        let (cos, sin) = rope.of_tokens(&plan.positions, qkv.dtype(), qkv.device())?;
-        let queries = rope_thd(&part(0, heads)?, &cos, &sin)?.squeeze(0)?;
-        let keys = rope_thd(&part(heads, kv_heads)?, &cos, &sin)?.squeeze(0)?;
+        let (queries, keys) = clock.time(Operator::Rope, || {
+            let (cos, sin) = rope.of_tokens(&plan.positions, qkv.dtype(), qkv.device())?;
+            let queries = rope_thd(&part(0, heads)?, &cos, &sin)?.squeeze(0)?;
+            Ok((queries, rope_thd(&part(heads, kv_heads)?, &cos, &sin)?.squeeze(0)?))
+        })?;
         let values = part(heads + kv_heads, kv_heads)?.squeeze(0)?;
-        self.store(plan, &keys, &values)?;
-        let attended = plan
-            .sequences
-            .iter()
-            .map(|sequence| self.attend_one(plan, sequence, &queries))
-            .collect::<Result<Vec<_>>>()?;
+        clock.time(Operator::CacheWrite, || self.store(plan, &keys, &values))?;
+        let mut attended = Vec::with_capacity(plan.sequences.len());
+        for sequence in &plan.sequences {
+            let operator = match SequenceKind::of(sequence) {
+                SequenceKind::Decode => Operator::AttentionDecode,
+                SequenceKind::Prefill => Operator::AttentionPrefill,
+            };
+            attended.push(clock.time(operator, || self.attend_one(plan, sequence, &queries))?);
+        }
         Tensor::cat(&attended, 0)
     }
 
@@ -210,7 +219,8 @@ mod tests {
         let mut tensors = tensors(&model);
         for plan in steps(&model) {
             let logits = |cache: &mut KvCache| -> Vec<Vec<f32>> {
-                let logits = model.forward(&plan, cache).expect("it runs");
+                let logits =
+                    model.forward(&plan, cache, &mut OperatorClock::off()).expect("it runs");
                 logits.expect("rows sample").to_vec2().expect("two dimensions")
             };
             let (kernel, operations) = (logits(&mut paged), logits(&mut tensors));

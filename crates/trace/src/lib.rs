@@ -5,6 +5,7 @@
 //! metric is a pure function of it. This crate reads no clock and knows no model.
 
 mod header;
+mod operator;
 mod request;
 mod step;
 mod store;
@@ -14,6 +15,7 @@ pub use header::{
     Calibration, DecodePoint, ExecutorInfo, Header, Limits, Machine, ModelInfo, Origin, PolicyInfo,
     PrefillCurve, PrefillFit,
 };
+pub use operator::{Operator, OperatorSpan};
 pub use request::{Deadlines, EndStatus, Request, RequestEnd, RequestId, Sampling};
 pub use step::{Phases, Preemption, PreemptionCause, StepRecord, Token, Work, WorkKind};
 pub use store::{FORMAT_VERSION, Missing, StoreError, TraceReader, TraceWriter};

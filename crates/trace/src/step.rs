@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{RequestId, Timestamp};
+use crate::{OperatorSpan, RequestId, Timestamp};
 
 /// One scheduler decision and the forward pass that carried it out (the papers' *iteration*).
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -31,6 +31,8 @@ pub struct StepRecord {
     pub num_running: u32,
     /// The step's time as the run's cost model predicted it, if there was one.
     pub predicted: Option<Duration>,
+    /// What its operators took, in order of time, where the executor was asked to time them.
+    pub operators: Vec<OperatorSpan>,
 }
 
 impl StepRecord {

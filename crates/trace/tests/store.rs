@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use metron_trace::{
     Deadlines, EndStatus, ExecutorInfo, FORMAT_VERSION, Header, Limits, Machine, Missing,
-    ModelInfo, Origin, Phases, PolicyInfo, Preemption, PreemptionCause, Request, RequestEnd,
-    RequestId, Sampling, StepRecord, StoreError, Timestamp, Token, Trace, TraceReader, TraceWriter,
-    Work, WorkKind,
+    ModelInfo, Operator, OperatorSpan, Origin, Phases, PolicyInfo, Preemption, PreemptionCause,
+    Request, RequestEnd, RequestId, Sampling, StepRecord, StoreError, Timestamp, Token, Trace,
+    TraceReader, TraceWriter, Work, WorkKind,
 };
 use proptest::prelude::*;
 
@@ -77,6 +77,10 @@ prop_compose! {
         predicted in any::<Option<u64>>(),
         work in proptest::collection::vec((any::<(u32, u32, u32)>(), 0..3_usize), 0..5),
         preempted in proptest::collection::vec(any::<(u32, bool, u32)>(), 0..3),
+        operators in proptest::collection::vec(
+            (0..Operator::ALL.len(), any::<Option<u32>>(), any::<u64>(), any::<u64>()),
+            0..3,
+        ),
     ) -> StepRecord {
         let span = |ns: Option<u64>| ns.map(Duration::from_nanos);
         StepRecord {
@@ -116,6 +120,15 @@ prop_compose! {
             num_waiting: counts.2,
             num_running: counts.3,
             predicted: span(predicted),
+            operators: operators
+                .into_iter()
+                .map(|(operator, layer, started_at, took)| OperatorSpan {
+                    operator: Operator::ALL[operator],
+                    layer,
+                    started_at: Timestamp::from_nanos(started_at),
+                    took: Duration::from_nanos(took),
+                })
+                .collect(),
         }
     }
 }

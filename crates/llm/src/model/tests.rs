@@ -94,7 +94,8 @@ impl<'a> Chunked<'a> {
             samples: true,
         };
         self.plan.refill([share], &self.capacity).unwrap();
-        let logits = self.model.forward(&self.plan, &mut self.cache).unwrap();
+        let logits =
+            self.model.forward(&self.plan, &mut self.cache, &mut OperatorClock::off()).unwrap();
         logits.unwrap().to_vec2().unwrap().remove(0)
     }
 }

@@ -5,6 +5,7 @@
 //! | `requests.arrows` | request that arrived |
 //! | `work.arrows` | piece of work of each step |
 //! | `preemptions.arrows` | preemption |
+//! | `operators.arrows` | operator of each step and layer; only where operators were timed |
 //! | `tokens.arrows` | output token |
 //! | `steps.arrows` | step |
 //! | `ends.arrows` | request that ended |

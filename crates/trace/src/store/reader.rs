@@ -9,7 +9,9 @@ use arrow_schema::ArrowError;
 
 use super::tables::{OfStep, Table};
 use super::{FORMAT_VERSION, StoreError};
-use crate::{Header, Preemption, Request, RequestEnd, StepRecord, Token, Trace, Work};
+use crate::{
+    Header, OperatorSpan, Preemption, Request, RequestEnd, StepRecord, Token, Trace, Work,
+};
 
 /// Reads stored traces.
 #[derive(Debug)]
@@ -67,6 +69,8 @@ impl TraceReader {
         };
         let work = reader.table::<OfStep<Work>>()?;
         let preemptions = reader.table::<OfStep<Preemption>>()?;
+        let operators = reader.optional_table::<OfStep<OperatorSpan>>()?;
+        join(&mut trace.steps, operators, |step, row| step.operators.push(row));
         join(&mut trace.steps, work, |step, row| step.work.push(row));
         join(&mut trace.steps, preemptions, |step, row| step.preemptions.push(row));
         reader.leave_out_stray_tokens(&mut trace);
@@ -89,6 +93,11 @@ impl TraceReader {
             }
             _ => serde_json::from_value(json).map_err(malformed),
         }
+    }
+
+    /// A table that only some traces have.
+    fn optional_table<T: Table>(&mut self) -> Result<Vec<T>, StoreError> {
+        if self.dir.join(T::FILE).exists() { self.table() } else { Ok(Vec::new()) }
     }
 
     fn table<T: Table>(&mut self) -> Result<Vec<T>, StoreError> {

@@ -7,8 +7,8 @@ use super::columns::{
     Columns, f32s, i32s, maybe_u32s, maybe_u64s, spans, times, u32s, u64s, words,
 };
 use crate::{
-    Deadlines, EndStatus, Phases, Preemption, PreemptionCause, Request, RequestEnd, RequestId,
-    Sampling, StepRecord, Token, Work, WorkKind,
+    Deadlines, EndStatus, Operator, OperatorSpan, Phases, Preemption, PreemptionCause, Request,
+    RequestEnd, RequestId, Sampling, StepRecord, Token, Work, WorkKind,
 };
 
 /// A stored table. `Row` is what a record batch holds many of.
@@ -90,7 +90,7 @@ impl Table for Request {
     }
 }
 
-/// A step without its work and preemptions, which have tables of their own.
+/// A step without its work, preemptions and operators, which have tables of their own.
 impl Table for StepRecord {
     const FILE: &'static str = "steps.arrows";
 
@@ -158,6 +158,7 @@ impl Table for StepRecord {
                 num_waiting: num_waiting(row),
                 num_running: num_running(row),
                 predicted: predicted(row),
+                operators: Vec::new(),
             })
             .collect())
     }
@@ -196,6 +197,42 @@ impl Table for OfStep<Work> {
                     kind: kind(row)?,
                 };
                 Ok(Self { step: step(row), row: work })
+            })
+            .collect()
+    }
+}
+
+impl Table for OfStep<OperatorSpan> {
+    const FILE: &'static str = "operators.arrows";
+
+    fn to_batch(rows: &[Self]) -> Result<RecordBatch, ArrowError> {
+        RecordBatch::try_from_iter_with_nullable([
+            required(u64s("step", rows.iter().map(|o| o.step))),
+            required(words("operator", rows.iter().map(|o| o.row.operator.name()))),
+            optional(maybe_u32s("layer", rows.iter().map(|o| o.row.layer))),
+            required(times("started_at", rows.iter().map(|o| o.row.started_at))),
+            optional(spans("took", rows.iter().map(|o| Some(o.row.took)))),
+        ])
+    }
+
+    fn from_batch(batch: &RecordBatch) -> Result<Vec<Self>, ArrowError> {
+        let columns = Columns(batch);
+        let step = columns.u64s("step")?;
+        let operator = columns.words("operator", |word| {
+            Operator::ALL.into_iter().find(|operator| operator.name() == word)
+        })?;
+        let layer = columns.maybe_u32s("layer")?;
+        let started_at = columns.times("started_at")?;
+        let took = columns.spans("took")?;
+        (0..batch.num_rows())
+            .map(|row| {
+                let span = OperatorSpan {
+                    operator: operator(row)?,
+                    layer: layer(row),
+                    started_at: started_at(row),
+                    took: took(row).unwrap_or_default(),
+                };
+                Ok(Self { step: step(row), row: span })
             })
             .collect()
     }

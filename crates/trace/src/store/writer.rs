@@ -11,7 +11,9 @@ use arrow_ipc::writer::{IpcWriteOptions, StreamWriter};
 
 use super::StoreError;
 use super::tables::{OfStep, Table};
-use crate::{Header, Preemption, Request, RequestEnd, StepRecord, Timestamp, Token, Work};
+use crate::{
+    Header, OperatorSpan, Preemption, Request, RequestEnd, StepRecord, Timestamp, Token, Work,
+};
 
 /// Rows are flushed when so many are waiting, ...
 const FLUSH_ROWS: usize = 16_384;
@@ -38,6 +40,7 @@ struct Rows {
     steps: Vec<StepRecord>,
     work: Vec<OfStep<Work>>,
     preemptions: Vec<OfStep<Preemption>>,
+    operators: Vec<OfStep<OperatorSpan>>,
     tokens: Vec<Token>,
     ends: Vec<RequestEnd>,
 }
@@ -72,9 +75,15 @@ impl TraceWriter {
         self.rows
             .preemptions
             .extend(step.preemptions.iter().map(|&row| OfStep { step: of_step, row }));
+        self.rows.operators.extend(step.operators.iter().map(|&row| OfStep { step: of_step, row }));
         self.rows.tokens.extend(tokens);
-        // The clone leaves work and preemptions behind: they have tables of their own.
-        self.rows.steps.push(StepRecord { work: Vec::new(), preemptions: Vec::new(), ..*step });
+        // What has a table of its own is left behind.
+        self.rows.steps.push(StepRecord {
+            work: Vec::new(),
+            preemptions: Vec::new(),
+            operators: Vec::new(),
+            ..*step
+        });
         self.flush_if_due(step.ended_at)
     }
 
@@ -94,7 +103,9 @@ impl TraceWriter {
     }
 
     fn flush_if_due(&mut self, now: Timestamp) -> Result<(), StoreError> {
-        let waiting = self.rows.work.len() + self.rows.tokens.len() + self.rows.requests.len();
+        let rows = &self.rows;
+        let waiting =
+            rows.work.len() + rows.tokens.len() + rows.requests.len() + rows.operators.len();
         if waiting < FLUSH_ROWS && now.since(self.flushed_at) < FLUSH_AFTER {
             return Ok(());
         }
@@ -119,10 +130,13 @@ fn join(disk: JoinHandle<Result<(), StoreError>>) -> Result<(), StoreError> {
 
 /// The open files, in the hands of the writing thread.
 struct Tables {
+    dir: PathBuf,
     requests: TableFile,
     steps: TableFile,
     work: TableFile,
     preemptions: TableFile,
+    /// Created with its first row.
+    operators: Option<TableFile>,
     tokens: TableFile,
     ends: TableFile,
 }
@@ -130,10 +144,12 @@ struct Tables {
 impl Tables {
     fn create(dir: &Path) -> Result<Self, StoreError> {
         Ok(Self {
+            dir: dir.to_owned(),
             requests: TableFile::create::<Request>(dir)?,
             steps: TableFile::create::<StepRecord>(dir)?,
             work: TableFile::create::<OfStep<Work>>(dir)?,
             preemptions: TableFile::create::<OfStep<Preemption>>(dir)?,
+            operators: None,
             tokens: TableFile::create::<Token>(dir)?,
             ends: TableFile::create::<RequestEnd>(dir)?,
         })
@@ -144,17 +160,26 @@ impl Tables {
             self.requests.append(&rows.requests)?;
             self.work.append(&rows.work)?;
             self.preemptions.append(&rows.preemptions)?;
+            self.append_operators(&rows.operators)?;
             self.tokens.append(&rows.tokens)?;
             // After the tables that its rows need, so that a step that can be read is whole.
             self.steps.append(&rows.steps)?;
             self.ends.append(&rows.ends)?;
         }
-        for table in
-            [self.requests, self.work, self.preemptions, self.tokens, self.steps, self.ends]
-        {
-            table.close()?;
+        let tables =
+            [self.requests, self.work, self.preemptions, self.tokens, self.steps, self.ends];
+        tables.into_iter().chain(self.operators).try_for_each(TableFile::close)
+    }
+
+    fn append_operators(&mut self, rows: &[OfStep<OperatorSpan>]) -> Result<(), StoreError> {
+        if rows.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        let table = match self.operators.take() {
+            Some(table) => table,
+            None => TableFile::create::<OfStep<OperatorSpan>>(&self.dir)?,
+        };
+        self.operators.insert(table).append(rows)
     }
 }
 
