@@ -111,7 +111,12 @@ fn header() -> Header {
             sha256: None,
             dummy: true,
         },
-        executor: ExecutorInfo { device: String::new(), dtype: None, threads: None },
+        executor: ExecutorInfo {
+            device: String::new(),
+            dtype: None,
+            threads: None,
+            batch_invariant: None,
+        },
         machine: Machine::default(),
         limits: LIMITS,
         experiment: serde_json::Value::Null,

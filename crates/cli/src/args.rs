@@ -23,6 +23,10 @@ pub(crate) enum Command {
     Generate(GenerateArgs),
     /// Compute all metrics of saved traces again, under other deadlines if asked.
     Score(ScoreArgs),
+    /// Measure where the time of a step goes, operator by operator, against this machine's limits.
+    Profile(ProfileArgs),
+    /// Turn a saved trace into another program's format.
+    Export(ExportArgs),
     /// List the models that can be named, and whether they are on disk.
     Models(ListArgs),
     /// List the schedulers that can be named.
@@ -46,6 +50,9 @@ pub(crate) struct ModelArgs {
     /// Threads of computation on the CPU. [default: physical cores]
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<usize>,
+    /// Refuse a device on which the bits of a request's logits depend on what runs beside it.
+    #[arg(long)]
+    pub(crate) batch_invariant: bool,
     /// Where the weights' numbers come from.
     #[arg(long, value_enum)]
     pub(crate) load_format: Option<LoadFormatArg>,
@@ -72,6 +79,9 @@ pub(crate) struct EngineArgs {
     /// Slots: the most sequences that run at a time. [default: 32]
     #[arg(long, value_name = "N")]
     pub(crate) max_num_seqs: Option<u32>,
+    /// Time every operator of every step, and keep the times in the trace; steps become longer.
+    #[arg(long)]
+    pub(crate) trace_operators: bool,
     /// The most positions of a sequence; static and orca reserve so many for each. [default: the
     /// longest request of the workload, in whole blocks]
     #[arg(long, value_name = "N")]
@@ -260,6 +270,43 @@ pub(crate) struct CalibrateArgs {
     /// Print only the result.
     #[arg(long, short)]
     pub(crate) quiet: bool,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ProfileArgs {
+    /// Batch shapes: prefill:TOKENS, decode:BATCHxCONTEXT, hybrid:BATCHxCONTEXT+TOKENS; a prefill
+    /// behind N positions ends in @N. [default: a grid of all three]
+    #[arg(long, value_name = "SHAPE", value_delimiter = ',')]
+    pub(crate) shapes: Vec<String>,
+    /// Times each shape is measured.
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    pub(crate) repeats: u32,
+    /// Positions of a KV block.
+    #[arg(long, value_name = "N", default_value_t = 16)]
+    pub(crate) block_size: u32,
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ExportArgs {
+    /// Directory of a saved trace.
+    #[arg(value_name = "TRACE")]
+    pub(crate) trace: PathBuf,
+    /// What to turn it into.
+    #[arg(long, value_enum)]
+    pub(crate) format: ExportFormat,
+    /// The file to write. [default: standard output]
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ExportFormat {
+    /// Trace events that Perfetto's viewer and chrome://tracing open.
+    Perfetto,
 }
 
 #[derive(Debug, Clone, Args)]

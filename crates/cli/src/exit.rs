@@ -36,6 +36,14 @@ pub(crate) struct Failure {
 }
 
 impl Failure {
+    /// Ctrl-C came; what was measured before has been written.
+    pub(crate) fn interrupted() -> Self {
+        Self {
+            kind: Kind::Interrupted,
+            error: anyhow::anyhow!("interrupted; the results are partial"),
+        }
+    }
+
     pub(crate) fn exit_code(&self) -> ExitCode {
         ExitCode::from(self.kind.code())
     }

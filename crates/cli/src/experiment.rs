@@ -53,6 +53,8 @@ pub(crate) struct ModelSection {
     pub(crate) dtype: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) threads: Option<usize>,
+    /// Refuse a device on which results depend on the batch.
+    pub(crate) batch_invariant: bool,
     pub(crate) dummy_weights: bool,
 }
 
@@ -60,6 +62,8 @@ pub(crate) struct ModelSection {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct EngineSection {
+    /// Time every operator of every step.
+    pub(crate) trace_operators: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) kv_blocks: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -176,11 +180,12 @@ fn did_you_mean(message: &str) -> String {
 
 impl ModelSection {
     pub(crate) fn overlay(&mut self, args: &ModelArgs) {
-        let ModelArgs { model, device, dtype, threads, load_format } = args;
+        let ModelArgs { model, device, dtype, threads, batch_invariant, load_format } = args;
         self.id = model.clone().or(self.id.take());
         self.device = device.clone().or(self.device.take());
         self.dtype = dtype.clone().or(self.dtype.take());
         self.threads = threads.or(self.threads);
+        self.batch_invariant |= batch_invariant;
         if let Some(format) = load_format {
             self.dummy_weights = *format == LoadFormatArg::Dummy;
         }
@@ -189,7 +194,9 @@ impl ModelSection {
 
 impl EngineSection {
     pub(crate) fn overlay(&mut self, args: &EngineArgs) -> Result<(), Failure> {
-        let EngineArgs { kv_blocks, block_size, max_num_seqs, max_model_len } = *args;
+        let EngineArgs { kv_blocks, block_size, max_num_seqs, trace_operators, max_model_len } =
+            *args;
+        self.trace_operators |= trace_operators;
         self.kv_blocks = kv_blocks.or(self.kv_blocks);
         self.block_size = block_size.or(self.block_size);
         self.max_num_seqs = max_num_seqs.or(self.max_num_seqs);

@@ -14,6 +14,7 @@ use metron_trace::{ExecutorInfo, Limits, ModelInfo};
 use crate::download::DownloadBar;
 use crate::exit::{Failure, Kind, OrFail};
 use crate::experiment::ModelSection;
+use crate::print;
 
 /// A model's files with its tokenizer, before its weights are loaded.
 pub(crate) struct ModelOnDisk {
@@ -23,6 +24,7 @@ pub(crate) struct ModelOnDisk {
     device: DeviceChoice,
     dtype: Option<Dtype>,
     threads: Option<usize>,
+    batch_invariant: bool,
 }
 
 impl ModelOnDisk {
@@ -61,7 +63,9 @@ impl ModelOnDisk {
         bar.finish();
         let config = read_config(&files).or_fail(Kind::Input)?;
         let tokenizer = Tokenizer::open(&files).or_fail(Kind::Input)?.map(Arc::new);
-        Ok(Self { files, config, tokenizer, device, dtype, threads: section.threads })
+        let (threads, batch_invariant) = (section.threads, section.batch_invariant);
+        warn_of_threads(threads, quiet);
+        Ok(Self { files, config, tokenizer, device, dtype, threads, batch_invariant })
     }
 
     /// Token ids that prompts may be made of.
@@ -81,10 +85,12 @@ impl ModelOnDisk {
             dtype: self.dtype,
             seed,
             max_model_len: Some(max_model_len),
+            batch_invariant: self.batch_invariant,
         };
         LoadedModel::load(&self.files, &options).map_err(|error| {
             let kind = match error {
-                metron_llm::LoadError::Dtype { .. } => Kind::Usage,
+                metron_llm::LoadError::Dtype { .. }
+                | metron_llm::LoadError::NotBatchInvariant { .. } => Kind::Usage,
                 metron_llm::LoadError::Device { .. } | metron_llm::LoadError::KvPool { .. } => {
                     Kind::Environment
                 }
@@ -102,6 +108,17 @@ impl ModelOnDisk {
         let executor = CandleExecutor::new(Arc::new(model), pool, self.threads, text)
             .or_fail(Kind::Environment)?;
         Ok(ModelRig { executor, limits, info, ordinary: self.ordinary_token_ids() })
+    }
+}
+
+/// Threads that share cores wait for each other at the end of every operator.
+fn warn_of_threads(threads: Option<usize>, quiet: bool) {
+    let cores = std::thread::available_parallelism().map_or(usize::MAX, usize::from);
+    if let Some(threads) = threads.filter(|threads| *threads > cores && !quiet) {
+        print::note(&format!(
+            "warning: {threads} threads on {cores} cores: they wait for each other, and steps take \
+             longer"
+        ));
     }
 }
 

@@ -3,6 +3,8 @@ use std::str::FromStr;
 
 use candle_core::{DType, Device};
 
+use crate::formats::{Format, PANEL, Q8};
+
 /// Number format in which weights are held.
 ///
 /// On the CPU activations and sums are f32 whatever the weights are; on other devices they have
@@ -55,6 +57,15 @@ impl Dtype {
             StoredDtype::Bf16 => Self::Bf16,
             StoredDtype::Q8_0 => Self::Q8_0,
             StoredDtype::Other => Self::F32,
+        }
+    }
+
+    /// Bytes that a weight takes, its share of a scale included.
+    pub(crate) fn bytes_per_weight(self) -> f64 {
+        match self {
+            Self::F32 => 4.0,
+            Self::F16 | Self::Bf16 => 2.0,
+            Self::Q8_0 => size_of::<<Q8 as Format>::Block>() as f64 / (PANEL * Q8::DEPTH) as f64,
         }
     }
 

@@ -31,18 +31,18 @@ pub struct KvPool {
 /// threads.
 #[derive(Debug)]
 pub struct CandleExecutor {
-    model: Arc<LoadedModel>,
-    cache: KvCache,
-    capacity: Capacity,
-    threads: rayon::ThreadPool,
+    pub(crate) model: Arc<LoadedModel>,
+    pub(crate) cache: KvCache,
+    pub(crate) capacity: Capacity,
+    pub(crate) threads: rayon::ThreadPool,
     started: Instant,
-    plan: ForwardPlan,
+    pub(crate) plan: ForwardPlan,
     eos_ids: Vec<u32>,
     text: TextStreams,
     /// The batch that was run and not yet asked for.
     done: Option<Outcome>,
     spare: Outcome,
-    times_operators: bool,
+    pub(crate) times_operators: bool,
 }
 
 impl CandleExecutor {
@@ -107,11 +107,12 @@ impl CandleExecutor {
             _ => "cpu".to_owned(),
         };
         let threads = (device == "cpu").then(|| self.threads.current_num_threads() as u32);
-        ExecutorInfo { device, dtype: Some(self.model.dtype.to_string()), threads }
+        let batch_invariant = Some(self.model.is_batch_invariant());
+        ExecutorInfo { device, dtype: Some(self.model.dtype.to_string()), threads, batch_invariant }
     }
 
     fn run(&mut self, batch: &Batch<'_>, outcome: &mut Outcome) -> Result<(), Cause> {
-        let mut stopwatch = Stopwatch(clock());
+        let mut stopwatch = Stopwatch::start();
         self.prepare(batch)?;
         let prepare = stopwatch.lap();
         let logits = self.forward(&mut outcome.operators)?;
@@ -121,12 +122,8 @@ impl CandleExecutor {
         self.sample(batch, &logits, outcome)?;
         let sample = stopwatch.lap();
         if self.times_operators {
-            let ended = [(Operator::TransferBack, transfer_back), (Operator::Sampling, sample)];
-            let mut started_at = outcome.started_at + (prepare + forward);
-            for (operator, took) in ended {
-                outcome.operators.push(OperatorSpan { operator, layer: None, started_at, took });
-                started_at = started_at + took;
-            }
+            let forwarded_at = outcome.started_at + (prepare + forward);
+            push_host_operators(forwarded_at, transfer_back, sample, &mut outcome.operators);
         }
         outcome.ended_at = self.now();
         self.detokenise(batch, outcome)?;
@@ -153,7 +150,10 @@ impl CandleExecutor {
         self.plan.refill(shares, &self.capacity)
     }
 
-    fn forward(&mut self, operators: &mut Vec<OperatorSpan>) -> Result<Option<Tensor>, Cause> {
+    pub(crate) fn forward(
+        &mut self,
+        operators: &mut Vec<OperatorSpan>,
+    ) -> Result<Option<Tensor>, Cause> {
         let Self { model, cache, threads, plan, .. } = self;
         let mut clock = match self.times_operators {
             true => OperatorClock::new(self.started, &model.device, operators),
@@ -194,6 +194,19 @@ impl CandleExecutor {
     }
 }
 
+/// What follows the forward pass, as operators.
+pub(crate) fn push_host_operators(
+    forwarded_at: Timestamp,
+    transfer_back: Duration,
+    sampling: Duration,
+    operators: &mut Vec<OperatorSpan>,
+) {
+    let span =
+        |operator, started_at, took| OperatorSpan { operator, layer: None, started_at, took };
+    operators.push(span(Operator::TransferBack, forwarded_at, transfer_back));
+    operators.push(span(Operator::Sampling, forwarded_at + transfer_back, sampling));
+}
+
 fn sampling_items<'a>(batch: &Batch<'a>) -> impl Iterator<Item = &'a BatchItem> {
     batch.items().iter().filter(|item| item.samples)
 }
@@ -215,7 +228,7 @@ fn check_fits(model: &LoadedModel, pool: KvPool) -> Result<(), LoadError> {
     }
 }
 
-type Cause = Box<dyn std::error::Error + Send + Sync>;
+pub(crate) type Cause = Box<dyn std::error::Error + Send + Sync>;
 
 impl Executor for CandleExecutor {
     fn now(&self) -> Timestamp {
@@ -254,7 +267,7 @@ impl Executor for CandleExecutor {
 }
 
 /// The numbers of a `[rows, vocabulary]` tensor, row by row.
-fn to_host(logits: Option<&Tensor>) -> Result<Vec<f32>, Cause> {
+pub(crate) fn to_host(logits: Option<&Tensor>) -> Result<Vec<f32>, Cause> {
     let numbers = logits.map(|logits| logits.flatten_all()?.to_vec1());
     Ok(numbers.transpose()?.unwrap_or_default())
 }
@@ -264,11 +277,15 @@ pub(crate) fn clock() -> Instant {
     Instant::now()
 }
 
-struct Stopwatch(Instant);
+pub(crate) struct Stopwatch(Instant);
 
 impl Stopwatch {
+    pub(crate) fn start() -> Self {
+        Self(clock())
+    }
+
     /// The time since the last lap.
-    fn lap(&mut self) -> Duration {
+    pub(crate) fn lap(&mut self) -> Duration {
         let now = clock();
         now.saturating_duration_since(std::mem::replace(&mut self.0, now))
     }

@@ -39,6 +39,26 @@ impl KvCache {
     }
 }
 
+impl KvCache {
+    /// Fills it with numbers.
+    pub(crate) fn fill(&mut self) -> Result<()> {
+        match self {
+            Self::Paged(layers) => {
+                for layer in layers {
+                    let (keys, values) = (&mut layer.keys, &mut layer.values);
+                    for numbers in [keys, values] {
+                        numbers.par_iter_mut().enumerate().for_each(|(at, number)| {
+                            *number = (at % 251) as f32 / 251.0 - 0.5;
+                        });
+                    }
+                }
+                Ok(())
+            }
+            Self::Tensors(layers) => layers.iter_mut().try_for_each(TensorLayer::fill),
+        }
+    }
+}
+
 /// The sizes of a paged KV cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct KvShape {

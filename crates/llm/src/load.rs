@@ -80,6 +80,8 @@ pub struct LoadOptions {
     pub seed: u64,
     /// The longest sequence that will run; `None` for the model's own context.
     pub max_model_len: Option<u32>,
+    /// Refuse kernels whose results depend on the batch.
+    pub batch_invariant: bool,
 }
 
 /// A model on its device, ready to run.
@@ -96,6 +98,9 @@ impl LoadedModel {
     /// Reads, checks and lays out a model's weights.
     pub fn load(files: &ModelFiles, options: &LoadOptions) -> Result<Self, LoadError> {
         let device = options.device.open()?;
+        if options.batch_invariant && !has_invariant_kernels(&device) {
+            return Err(LoadError::NotBatchInvariant { device: "CUDA".to_owned() });
+        }
         let (config, weights) = open(files, options.seed)?;
         let dtype =
             options.dtype.unwrap_or_else(|| Dtype::default_of(weights.stored_dtype(), &device));
@@ -140,12 +145,22 @@ impl LoadedModel {
         Ok(logits.map_or(Ok(Vec::new()), |logits| logits.squeeze(0)?.to_vec1())?)
     }
 
+    /// Whether the bits of a request's logits are the same whatever runs beside it, however it is
+    /// cut into chunks and blocks, and on any number of threads.
+    pub fn is_batch_invariant(&self) -> bool {
+        has_invariant_kernels(&self.device)
+    }
+
     /// Bytes of the KV cache in one block of `block_size` positions, all layers together.
     pub fn kv_bytes_per_block(&self, block_size: u32) -> u64 {
         let config = self.config();
         let floats = 2 * config.num_hidden_layers * config.kv_heads() * config.head_width();
-        let bytes = self.dtype.of_activations(&self.device).size_in_bytes();
-        (floats * bytes) as u64 * u64::from(block_size)
+        (floats * self.activation_bytes()) as u64 * u64::from(block_size)
+    }
+
+    /// Bytes of an activation, and of a number in the KV cache.
+    pub(crate) fn activation_bytes(&self) -> usize {
+        self.dtype.of_activations(&self.device).size_in_bytes()
     }
 }
 
@@ -158,6 +173,12 @@ pub enum LogitsError {
     /// Candle refused.
     #[error("computing logits: {0}")]
     Candle(#[from] candle_core::Error),
+}
+
+/// The CPU's kernels of this crate make every sum in one order; those of other devices choose
+/// theirs by the shape of the batch.
+fn has_invariant_kernels(device: &Device) -> bool {
+    device.is_cpu()
 }
 
 /// Candle quantises whole blocks only; the CPU's kernels pad.

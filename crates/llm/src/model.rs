@@ -288,4 +288,6 @@ impl CustomOp1 for Swiglu {
 }
 
 #[cfg(test)]
+mod invariance;
+#[cfg(test)]
 pub(crate) mod tests;

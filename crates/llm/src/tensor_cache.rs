@@ -25,6 +25,13 @@ impl TensorLayer {
         Ok(Self { shape, keys: empty()?, values: empty()? })
     }
 
+    /// Fills it with numbers.
+    pub(crate) fn fill(&mut self) -> Result<()> {
+        let random = |like: &Tensor| like.rand_like(-0.5, 0.5);
+        (self.keys, self.values) = (random(&self.keys)?, random(&self.values)?);
+        Ok(())
+    }
+
     /// `qkv` is `[tokens, (heads + 2 kv_heads) * head_dim]`, the result `[tokens, heads * head_dim]`.
     pub(crate) fn attend(
         &self,

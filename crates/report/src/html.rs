@@ -11,8 +11,13 @@ use crate::notes::notes;
 use crate::report::Report;
 use crate::rows::rows;
 
-/// The page's frame. Everything in it is escaped but the figures, which kuva made and escaped.
-const PAGE: &str = include_str!("page.html");
+/// The templates. Everything in them is escaped but the figures, which kuva made and escaped.
+const TEMPLATES: [(&str, &str); 4] = [
+    ("page.html", include_str!("page.html")),
+    ("parts.html", include_str!("parts.html")),
+    ("profile.html", include_str!("profile.html")),
+    ("style.html", include_str!("style.html")),
+];
 
 #[derive(Serialize)]
 struct Cell {
@@ -50,9 +55,6 @@ struct Page<'a> {
 
 /// One file, with its styles and figures in it; it has no script and asks no network.
 pub(crate) fn render(report: &Report<'_>) -> Result<String, minijinja::Error> {
-    let mut environment = Environment::new();
-    environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
-    environment.add_template("page.html", PAGE)?;
     let headers = || report.runs.iter().map(|run| &run.trace.header);
     let page = Page {
         title: &report.title,
@@ -72,7 +74,17 @@ pub(crate) fn render(report: &Report<'_>) -> Result<String, minijinja::Error> {
         timelines: timelines(report),
         facts: &report.facts,
     };
-    environment.get_template("page.html")?.render(Serde(&page))
+    fill("page.html", &page)
+}
+
+/// Fills a template.
+pub(crate) fn fill(name: &str, page: &impl Serialize) -> Result<String, minijinja::Error> {
+    let mut environment = Environment::new();
+    environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
+    for (name, template) in TEMPLATES {
+        environment.add_template(name, template)?;
+    }
+    environment.get_template(name)?.render(Serde(page))
 }
 
 /// `smollm2 (GGUF Q4_1) on cpu in f32, 2 threads, AMD EPYC; seed 7; measured`.

@@ -7,6 +7,8 @@ mod columns;
 mod figures;
 mod html;
 mod notes;
+mod perfetto;
+mod profile;
 mod report;
 mod rows;
 mod text;
@@ -14,4 +16,6 @@ mod units;
 
 pub use calibration::calibration_text;
 pub use columns::columns;
+pub use perfetto::write_perfetto;
+pub use profile::ProfileReport;
 pub use report::{Report, Run, SCHEMA_VERSION, Style};

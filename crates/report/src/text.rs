@@ -47,7 +47,7 @@ fn row_cells(row: &Row) -> Vec<&str> {
 }
 
 /// One line: its name, then right-aligned cells as `finish` makes them of the padded text.
-fn table_line(
+pub(crate) fn table_line(
     name: &str,
     cells: &[&str],
     widths: &[usize],
@@ -71,7 +71,7 @@ fn marked(cell: String, is_best: bool, style: Style) -> String {
 
 /// A label as lines about as wide as a number, broken behind its punctuation:
 /// `sarathi:token_budget=256` takes three.
-fn fold(label: &str) -> Vec<String> {
+pub(crate) fn fold(label: &str) -> Vec<String> {
     const WIDTH: usize = 14;
     let mut lines: Vec<String> = Vec::new();
     for part in label.split_inclusive([':', '=', ',']) {
@@ -86,7 +86,7 @@ fn fold(label: &str) -> Vec<String> {
 }
 
 /// The heads' lines, with the last of each just above the numbers.
-fn head_lines(heads: &[Vec<String>]) -> Vec<Vec<&str>> {
+pub(crate) fn head_lines(heads: &[Vec<String>]) -> Vec<Vec<&str>> {
     let height = heads.iter().map(Vec::len).max().unwrap_or(0);
     let line = |nth: usize| {
         let part = |head: &Vec<String>| nth.checked_sub(height - head.len());

@@ -85,6 +85,10 @@ pub struct ExecutorInfo {
     pub dtype: Option<String>,
     /// Threads of computation on the CPU; `None` elsewhere.
     pub threads: Option<u32>,
+    /// Whether the bits of a request's logits are the same whatever runs beside it; `None` in
+    /// virtual time.
+    #[serde(default)]
+    pub batch_invariant: Option<bool>,
 }
 
 /// The machine of a run. A fact that could not be read is `None`.

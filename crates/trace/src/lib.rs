@@ -6,6 +6,7 @@
 
 mod header;
 mod operator;
+mod profile;
 mod request;
 mod step;
 mod store;
@@ -16,6 +17,10 @@ pub use header::{
     PrefillCurve, PrefillFit,
 };
 pub use operator::{Operator, OperatorSpan};
+pub use profile::{
+    BatchShape, Counters, OperatorProfile, PROFILE_VERSION, Profile, Roofs, ShapeError,
+    ShapeProfile, StepCounters,
+};
 pub use request::{Deadlines, EndStatus, Request, RequestEnd, RequestId, Sampling};
 pub use step::{Phases, Preemption, PreemptionCause, StepRecord, Token, Work, WorkKind};
 pub use store::{FORMAT_VERSION, Missing, StoreError, TraceReader, TraceWriter};

@@ -68,6 +68,10 @@ struct System {
 
 impl Session<'_> {
     fn in_virtual_time(self, cost_file: &Path) -> Result<(), Failure> {
+        if self.experiment.engine.trace_operators {
+            let error = anyhow::anyhow!("virtual time has no operators to trace");
+            return Err(Failure { kind: Kind::Usage, error });
+        }
         let cost = Arc::new(calibrations::read(cost_file)?);
         let longest = longest(&self.draft.sample())?;
         let limits = limits(&self.experiment, longest, None, |_| None);
@@ -85,6 +89,7 @@ impl Session<'_> {
                 device: "virtual time".to_owned(),
                 dtype: None,
                 threads: None,
+                batch_invariant: None,
             },
             vocabulary: Vocabulary::default(),
         };
@@ -107,6 +112,7 @@ impl Session<'_> {
             Some((free_memory(), loaded.kv_bytes_per_block(block_size)))
         });
         let mut rig = model.rig(loaded, limits)?;
+        rig.executor.time_operators(self.experiment.engine.trace_operators);
         let system = System {
             origin: Origin::Measured,
             model: rig.model_info(),

@@ -83,7 +83,7 @@ fn trace_dirs(path: &Path) -> Result<Vec<PathBuf>, Failure> {
     Ok(dirs)
 }
 
-fn store_failure(error: StoreError) -> Failure {
+pub(crate) fn store_failure(error: StoreError) -> Failure {
     Failure { kind: Kind::Input, error: error.into() }
 }
 

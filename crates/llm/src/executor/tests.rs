@@ -142,6 +142,27 @@ fn phases_lie_within_their_step() {
     }
 }
 
+/// Every layer's operators, in order and within the step's forward pass; and the same tokens.
+#[test]
+fn timed_operators_lie_within_their_step_and_change_nothing() {
+    let plain = generate(&mut tiny_executor(POOL).unwrap(), vec![7, 8, 9]).unwrap();
+    let mut executor = tiny_executor(POOL).unwrap();
+    executor.time_operators(true);
+    let timed = generate(&mut executor, vec![7, 8, 9]).unwrap();
+    assert_eq!(plain.ids, timed.ids);
+    assert!(plain.steps.iter().all(|step| step.operators.is_empty()));
+    for step in &timed.steps {
+        let mut at = step.started_at;
+        for span in &step.operators {
+            assert!(span.started_at >= at, "{span:?} begins before {at}");
+            at = span.started_at + span.took;
+        }
+        assert!(at <= step.ended_at);
+        let downs = step.operators.iter().filter(|span| span.operator == Operator::Down);
+        assert_eq!(downs.map(|span| span.layer).collect::<Vec<_>>(), [Some(0), Some(1)]);
+    }
+}
+
 #[test]
 fn a_token_that_the_model_does_not_know_ends_the_run_with_an_error() {
     let error = generate(&mut tiny_executor(POOL).unwrap(), vec![7, 128, 9]).err().unwrap();

@@ -82,6 +82,15 @@ pub enum LoadError {
         /// What can.
         allowed: &'static str,
     },
+    /// Results would depend on the batch.
+    #[error(
+        "batch-invariant results are not to be had on {device}, whose matrix products choose their \
+         kernel by the batch; they are on the CPU (--device cpu)"
+    )]
+    NotBatchInvariant {
+        /// The device.
+        device: String,
+    },
     /// The device is not there.
     #[error("device {device}: {cause}")]
     Device {

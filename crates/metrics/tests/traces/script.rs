@@ -51,7 +51,12 @@ pub(crate) fn trace() -> Trace {
             sha256: None,
             dummy: true,
         },
-        executor: ExecutorInfo { device: String::new(), dtype: None, threads: None },
+        executor: ExecutorInfo {
+            device: String::new(),
+            dtype: None,
+            threads: None,
+            batch_invariant: None,
+        },
         machine: Machine::default(),
         limits,
         experiment: serde_json::Value::Null,

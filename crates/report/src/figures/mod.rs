@@ -2,11 +2,13 @@
 
 mod cdf;
 mod due;
+mod roofline;
 mod stream;
 mod theme;
 mod timeline;
 
 pub(crate) use cdf::cdfs;
+pub(crate) use roofline::rooflines;
 pub(crate) use stream::{Streams, stream_keys, streams};
 pub(crate) use theme::{Key, policy_keys};
 pub(crate) use timeline::{timeline_keys, timelines};

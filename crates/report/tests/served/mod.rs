@@ -128,7 +128,12 @@ fn header(policy: metron_trace::PolicyInfo) -> Header {
             sha256: None,
             dummy: false,
         },
-        executor: ExecutorInfo { device: "virtual time".to_owned(), dtype: None, threads: None },
+        executor: ExecutorInfo {
+            device: "virtual time".to_owned(),
+            dtype: None,
+            threads: None,
+            batch_invariant: None,
+        },
         machine: Machine::default(),
         limits: LIMITS,
         experiment: serde_json::Value::Null,

@@ -33,7 +33,12 @@ fn header(policy: &str) -> Header {
             sha256: None,
             dummy: true,
         },
-        executor: ExecutorInfo { device: "cpu".to_owned(), dtype: None, threads: Some(2) },
+        executor: ExecutorInfo {
+            device: "cpu".to_owned(),
+            dtype: None,
+            threads: Some(2),
+            batch_invariant: Some(true),
+        },
         machine: Machine::default(),
         limits: Limits { block_size: 16, num_blocks: 8, max_num_seqs: 2, max_model_len: 64 },
         experiment: serde_json::Value::Null,
