@@ -305,7 +305,7 @@ pub(crate) struct ExportArgs {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ExportFormat {
-    /// Trace events that Perfetto's viewer and chrome://tracing open.
+    /// Trace events that Perfetto's viewer and Chrome's open.
     Perfetto,
 }
 

@@ -3,7 +3,7 @@
 //!
 //! Causal attention of a ragged batch over the paged KV cache, on the CPU. A task is one sequence,
 //! one head of keys and values with the query heads that share it, and a few query tokens; it
-//! streams the sequence's blocks once, sixteen positions at a time, with an online softmax (Milakov
+//! streams the sequence's blocks once, a tile of positions at a time, with an online softmax (Milakov
 //! and Gimelshein, arXiv 1805.02867; as in `FlashAttention`). The positions of a tile do not depend
 //! on how the prompt was split into chunks, and a row's sums not on the rows beside it, so the
 //! bits of a token's output are the same whatever else is in the batch.
@@ -131,7 +131,7 @@ struct Rows {
     queries: Vec<f32>,
     /// `[rows, head_dim]`: the values, weighted so far.
     sums: Vec<f32>,
-    /// `[rows, WIDTH]`: scores of the tile, then its weights.
+    /// `[rows, TILE]`: scores of the tile, then its weights.
     scores: Vec<f32>,
     /// The greatest score so far.
     greatest: Vec<f32>,
@@ -162,20 +162,26 @@ impl Task<'_> {
         Rows {
             queries,
             sums: vec![0.0; count * dim],
-            scores: vec![0.0; count * WIDTH],
+            scores: vec![0.0; count * TILE],
             greatest: vec![f32::NEG_INFINITY; count],
             total: vec![0.0; count],
         }
     }
 }
 
-/// Sixteen positions of a sequence.
+/// Vectors of positions in a tile.
+const VECTORS: usize = 4;
+
+/// Positions of a tile: so many that a row's sums stay in registers for a while.
+const TILE: usize = VECTORS * WIDTH;
+
+/// Positions of a sequence that are taken together.
 struct Tile {
-    /// `head_dim` vectors of 16 keys, `key_stride` floats apart.
-    keys: *const f32,
+    /// For each vector of positions: `head_dim` vectors of 16 keys, `key_stride` floats apart.
+    keys: [*const f32; VECTORS],
     key_stride: usize,
     /// The `head_dim` values of each position that is there.
-    values: [*const f32; WIDTH],
+    values: [*const f32; TILE],
     /// Positions that are there.
     len: usize,
 }
@@ -189,7 +195,7 @@ unsafe fn run_task_on<L: Lanes>(task: &Task<'_>) {
     let dim = task.layer.shape.head_dim;
     let positions = task.first_position + task.tokens;
     let mut gathered = Vec::new();
-    for first in (0..positions).step_by(WIDTH) {
+    for first in (0..positions).step_by(TILE) {
         let tile = task.tile(first, positions, &mut gathered);
         // Tokens before the tile do not see it.
         let first_row = first.saturating_sub(task.first_position) * task.group();
@@ -198,7 +204,7 @@ unsafe fn run_task_on<L: Lanes>(task: &Task<'_>) {
             score_rows::<L>(&mut rows, first_row, &tile, dim);
             for row in first_row..num_rows {
                 let position = task.first_position + row / task.group();
-                softmax_row::<L>(&mut rows, row, (position + 1 - first).min(WIDTH), dim);
+                softmax_row::<L>(&mut rows, row, (position + 1 - first).min(TILE), dim);
             }
             add_values::<L>(&mut rows, first_row, &tile, dim);
         }
@@ -213,38 +219,48 @@ unsafe fn run_task_on<L: Lanes>(task: &Task<'_>) {
 }
 
 impl Task<'_> {
-    /// The tile that begins at position `first`. Where a block holds whole tiles its keys are used
-    /// as they lie; else they are gathered.
+    /// The tile that begins at position `first`. Where a block holds whole vectors its keys are
+    /// used as they lie; else they are gathered.
     #[inline(always)]
     fn tile(&self, first: usize, positions: usize, gathered: &mut Vec<f32>) -> Tile {
         let shape = self.layer.shape;
-        let len = WIDTH.min(positions - first);
+        let len = TILE.min(positions - first);
         let place = |position: usize| {
             let block = self.blocks[position / shape.block_size] as usize;
             (shape.head_at(block, self.kv_head), position % shape.block_size)
         };
-        let mut values = [std::ptr::null(); WIDTH];
+        let mut values = [std::ptr::null(); TILE];
         for (i, values) in values[..len].iter_mut().enumerate() {
             let (head, offset) = place(first + i);
             *values = self.layer.values[head + offset * shape.head_dim..].as_ptr();
         }
+        let mut keys = [std::ptr::null(); VECTORS];
+        let vectors = keys[..len.div_ceil(WIDTH)].iter_mut().enumerate();
         if shape.block_size.is_multiple_of(WIDTH) {
-            let (head, offset) = place(first);
-            let keys = self.layer.keys[head + offset..].as_ptr();
+            for (vector, keys) in vectors {
+                let (head, offset) = place(first + vector * WIDTH);
+                *keys = self.layer.keys[head + offset..].as_ptr();
+            }
             return Tile { keys, key_stride: shape.block_size, values, len };
         }
-        gathered.resize(shape.head_dim * WIDTH, 0.0);
+        let vector_len = shape.head_dim * WIDTH;
+        gathered.resize(VECTORS * vector_len, 0.0);
         for i in 0..len {
             let (head, offset) = place(first + i);
+            let to = &mut gathered[i / WIDTH * vector_len..][..vector_len];
             for dim in 0..shape.head_dim {
-                gathered[dim * WIDTH + i] = self.layer.keys[head + dim * shape.block_size + offset];
+                to[dim * WIDTH + i % WIDTH] =
+                    self.layer.keys[head + dim * shape.block_size + offset];
             }
         }
-        Tile { keys: gathered.as_ptr(), key_stride: WIDTH, values, len }
+        for (vector, keys) in vectors {
+            *keys = gathered[vector * vector_len..].as_ptr();
+        }
+        Tile { keys, key_stride: WIDTH, values, len }
     }
 }
 
-/// Scores of every row from `first_row` on, four at a time.
+/// Scores of every row from `first_row` on, as many rows at a time as there are registers for.
 ///
 /// # Safety
 /// As `run_task_on`'s.
@@ -254,15 +270,17 @@ unsafe fn score_rows<L: Lanes>(rows: &mut Rows, first_row: usize, tile: &Tile, d
     let mut row = first_row;
     // SAFETY: as the caller's; rows stay within the task's.
     unsafe {
-        while row + 4 <= num_rows {
-            score::<L, 4>(rows, row, tile, dim);
-            row += 4;
+        while row + 6 <= num_rows && L::ACCUMULATORS >= 24 {
+            score_vectors::<L, 6>(rows, row, tile, dim);
+            row += 6;
         }
-        match num_rows - row {
-            0 => {}
-            1 => score::<L, 1>(rows, row, tile, dim),
-            2 => score::<L, 2>(rows, row, tile, dim),
-            _ => score::<L, 3>(rows, row, tile, dim),
+        while row + 3 <= num_rows {
+            score_vectors::<L, 3>(rows, row, tile, dim);
+            row += 3;
+        }
+        while row < num_rows {
+            score_vectors::<L, 1>(rows, row, tile, dim);
+            row += 1;
         }
     }
 }
@@ -270,20 +288,61 @@ unsafe fn score_rows<L: Lanes>(rows: &mut Rows, first_row: usize, tile: &Tile, d
 /// # Safety
 /// As `run_task_on`'s.
 #[inline(always)]
-unsafe fn score<L: Lanes, const N: usize>(rows: &mut Rows, row: usize, tile: &Tile, dim: usize) {
+unsafe fn score_vectors<L: Lanes, const N: usize>(
+    rows: &mut Rows,
+    row: usize,
+    tile: &Tile,
+    dim: usize,
+) {
+    let vectors = tile.len.div_ceil(WIDTH);
+    let mut vector = 0;
+    // SAFETY: as the caller's; these vectors are there.
+    unsafe {
+        while vector + VECTORS <= vectors && L::ACCUMULATORS >= 24 {
+            score::<L, N, VECTORS>(rows, row, tile, vector, dim);
+            vector += VECTORS;
+        }
+        while vector + 2 <= vectors {
+            score::<L, N, 2>(rows, row, tile, vector, dim);
+            vector += 2;
+        }
+        if vector < vectors {
+            score::<L, N, 1>(rows, row, tile, vector, dim);
+        }
+    }
+}
+
+/// Scores of `N` rows over `V` vectors of positions, with all sums in registers.
+///
+/// # Safety
+/// As `run_task_on`'s.
+#[inline(always)]
+unsafe fn score<L: Lanes, const N: usize, const V: usize>(
+    rows: &mut Rows,
+    row: usize,
+    tile: &Tile,
+    vector: usize,
+    dim: usize,
+) {
     // SAFETY: `dim` queries a row and `dim` vectors of keys are there.
     unsafe {
         let queries = rows.queries[row * dim..][..N * dim].as_ptr();
-        let mut scores = [L::splat(0.0); N];
+        let mut scores = [[L::splat(0.0); V]; N];
         for i in 0..dim {
-            let keys = L::load(tile.keys.add(i * tile.key_stride));
-            for (n, score) in scores.iter_mut().enumerate() {
-                *score = L::splat(*queries.add(n * dim + i)).mul_add(keys, *score);
+            let keys: [L; V] =
+                std::array::from_fn(|v| L::load(tile.keys[vector + v].add(i * tile.key_stride)));
+            for (n, scores) in scores.iter_mut().enumerate() {
+                let query = L::splat(*queries.add(n * dim + i));
+                for (score, keys) in scores.iter_mut().zip(keys) {
+                    *score = query.mul_add(keys, *score);
+                }
             }
         }
-        let to = rows.scores[row * WIDTH..][..N * WIDTH].as_mut_ptr();
-        for (n, score) in scores.into_iter().enumerate() {
-            score.store(to.add(n * WIDTH));
+        let to = rows.scores[row * TILE..][..N * TILE].as_mut_ptr();
+        for (n, scores) in scores.into_iter().enumerate() {
+            for (v, score) in scores.into_iter().enumerate() {
+                score.store(to.add(n * TILE + (vector + v) * WIDTH));
+            }
         }
     }
 }
@@ -294,24 +353,34 @@ unsafe fn score<L: Lanes, const N: usize>(rows: &mut Rows, row: usize, tile: &Ti
 /// As `run_task_on`'s.
 #[inline(always)]
 unsafe fn softmax_row<L: Lanes>(rows: &mut Rows, row: usize, visible: usize, dim: usize) {
-    let scores = &mut rows.scores[row * WIDTH..][..WIDTH];
+    let scores = &mut rows.scores[row * TILE..][..TILE];
     scores[visible..].fill(f32::NEG_INFINITY);
-    // SAFETY: 16 scores are there.
+    let seen = visible.div_ceil(WIDTH) * WIDTH;
+    // SAFETY: each chunk is 16 scores.
     unsafe {
-        let mut weights = L::load(scores.as_ptr());
         let before = rows.greatest[row];
-        let greatest = before.max(weights.greatest());
-        weights = weights.mul_add(L::splat(1.0), L::splat(-greatest)).exp();
-        weights.store(scores.as_mut_ptr());
+        let tallest = scores[..seen]
+            .chunks_exact(WIDTH)
+            .map(|chunk| L::load(chunk.as_ptr()))
+            .fold(L::splat(before), |tallest, scores| tallest.max(scores));
+        let greatest = tallest.greatest();
+        let mut total = L::splat(0.0);
+        for chunk in scores[..seen].chunks_exact_mut(WIDTH) {
+            let less = L::load(chunk.as_ptr()).mul_add(L::splat(1.0), L::splat(-greatest));
+            less.exp().store(chunk.as_mut_ptr());
+        }
+        // The exponential of minus infinity is tiny, but what is not seen counts nothing.
         scores[visible..].fill(0.0);
-        let total = L::load(scores.as_ptr()).sum();
+        for chunk in scores[..seen].chunks_exact(WIDTH) {
+            total = L::load(chunk.as_ptr()).mul_add(L::splat(1.0), total);
+        }
         if greatest > before {
             let shrink = (before - greatest).exp();
             rows.greatest[row] = greatest;
             rows.total[row] *= shrink;
             rows.sums[row * dim..][..dim].iter_mut().for_each(|sum| *sum *= shrink);
         }
-        rows.total[row] += total;
+        rows.total[row] += total.sum();
     }
 }
 
@@ -325,16 +394,17 @@ unsafe fn add_values<L: Lanes>(rows: &mut Rows, first_row: usize, tile: &Tile, d
     let mut row = first_row;
     // SAFETY: as the caller's; rows stay within the task's.
     unsafe {
-        while row + 4 <= num_rows && L::ACCUMULATORS >= 24 {
-            add_to_rows::<L, 4>(rows, row, tile, dim);
-            row += 4;
+        while row + 6 <= num_rows && L::ACCUMULATORS >= 24 {
+            add_to_rows::<L, 6>(rows, row, tile, dim);
+            row += 6;
         }
-        while row + 2 <= num_rows {
-            add_to_rows::<L, 2>(rows, row, tile, dim);
-            row += 2;
+        while row + 3 <= num_rows {
+            add_to_rows::<L, 3>(rows, row, tile, dim);
+            row += 3;
         }
-        if row < num_rows {
+        while row < num_rows {
             add_to_rows::<L, 1>(rows, row, tile, dim);
+            row += 1;
         }
     }
 }
@@ -355,6 +425,10 @@ unsafe fn add_to_rows<L: Lanes, const N: usize>(
             add_columns::<L, N, 4>(rows, row, tile, dim, at);
             at += 4 * WIDTH;
         }
+        while at + 2 * WIDTH <= dim {
+            add_columns::<L, N, 2>(rows, row, tile, dim, at);
+            at += 2 * WIDTH;
+        }
         while at + WIDTH <= dim {
             add_columns::<L, N, 1>(rows, row, tile, dim, at);
             at += WIDTH;
@@ -365,7 +439,7 @@ unsafe fn add_to_rows<L: Lanes, const N: usize>(
             let sum = &mut rows.sums[row * dim + column];
             for (position, values) in tile.values[..tile.len].iter().enumerate() {
                 // SAFETY: `dim` values are there at each position of the tile.
-                *sum += rows.scores[row * WIDTH + position] * unsafe { *values.add(column) };
+                *sum += rows.scores[row * TILE + position] * unsafe { *values.add(column) };
             }
         }
     }
@@ -383,10 +457,10 @@ unsafe fn add_columns<L: Lanes, const N: usize, const W: usize>(
     dim: usize,
     column: usize,
 ) {
-    // SAFETY: `dim` sums a row, 16 weights a row and `dim` values a position are there.
+    // SAFETY: `dim` sums a row, a tile's weights a row and `dim` values a position are there.
     unsafe {
         let sums_at = rows.sums[row * dim..][..N * dim].as_mut_ptr().add(column);
-        let weights = rows.scores[row * WIDTH..][..N * WIDTH].as_ptr();
+        let weights = rows.scores[row * TILE..][..N * TILE].as_ptr();
         let mut sums = [[L::splat(0.0); W]; N];
         for (n, sums) in sums.iter_mut().enumerate() {
             for (w, sum) in sums.iter_mut().enumerate() {
@@ -396,7 +470,7 @@ unsafe fn add_columns<L: Lanes, const N: usize, const W: usize>(
         for (position, values) in tile.values[..tile.len].iter().enumerate() {
             let values: [L; W] = std::array::from_fn(|w| L::load(values.add(column + w * WIDTH)));
             for (n, sums) in sums.iter_mut().enumerate() {
-                let weight = L::splat(*weights.add(n * WIDTH + position));
+                let weight = L::splat(*weights.add(n * TILE + position));
                 for (sum, values) in sums.iter_mut().zip(values) {
                     *sum = weight.mul_add(values, *sum);
                 }

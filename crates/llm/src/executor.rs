@@ -155,9 +155,10 @@ impl CandleExecutor {
         operators: &mut Vec<OperatorSpan>,
     ) -> Result<Option<Tensor>, Cause> {
         let Self { model, cache, threads, plan, .. } = self;
-        let mut clock = match self.times_operators {
-            true => OperatorClock::new(self.started, &model.device, operators),
-            false => OperatorClock::off(),
+        let mut clock = if self.times_operators {
+            OperatorClock::new(self.started, &model.device, operators)
+        } else {
+            OperatorClock::off()
         };
         let logits = threads.install(|| model.model.forward(plan, cache, &mut clock))?;
         // A device runs behind the host: the phase ends when it is done.

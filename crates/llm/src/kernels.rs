@@ -42,3 +42,109 @@ unsafe fn swiglu_row_on<L: Lanes>(gate: &[f32], up: &[f32], out: &mut [f32]) {
         out[at] = gate[at] / (1.0 + (-gate[at]).exp()) * up[at];
     }
 }
+
+/// Adds `y` to `x`, in place.
+pub(crate) fn add(x: &mut [f32], y: &[f32]) {
+    x.par_chunks_mut(CHUNK).zip(y.par_chunks(CHUNK)).for_each(|(x, y)| {
+        for (x, y) in x.iter_mut().zip(y) {
+            *x += y;
+        }
+    });
+}
+
+/// Elements that are worth a task.
+const CHUNK: usize = 1 << 14;
+
+/// `x / sqrt(mean(x^2) + eps) * weight` of each row.
+pub(crate) fn rms_norm(x: &[f32], weight: &[f32], eps: f32) -> Vec<f32> {
+    let width = weight.len();
+    let mut out = vec![0.0; x.len()];
+    let rows = (CHUNK / width).max(1) * width;
+    out.par_chunks_mut(rows).zip(x.par_chunks(rows)).for_each(|(out, x)| {
+        for (out, row) in out.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
+            rms_norm_row(row, weight, eps, out);
+        }
+    });
+    out
+}
+
+on_widest_lanes! {
+    /// One row.
+    fn rms_norm_row(row: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) = rms_norm_row_on
+}
+
+/// # Safety
+/// The machine has the lanes' instructions.
+#[inline(always)]
+unsafe fn rms_norm_row_on<L: Lanes>(row: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+    let whole = row.len() / WIDTH * WIDTH;
+    // SAFETY: every chunk is 16 floats, and all three have as many.
+    unsafe {
+        let mut squares = L::splat(0.0);
+        for chunk in row[..whole].chunks_exact(WIDTH) {
+            let x = L::load(chunk.as_ptr());
+            squares = x.mul_add(x, squares);
+        }
+        let rest: f32 = row[whole..].iter().map(|x| x * x).sum();
+        let mean = (squares.sum() + rest) / row.len() as f32;
+        let scale = 1.0 / (mean + eps).sqrt();
+        for at in (0..whole).step_by(WIDTH) {
+            let x = L::load(row[at..].as_ptr()).mul(L::splat(scale));
+            x.mul(L::load(weight[at..].as_ptr())).store(out[at..].as_mut_ptr());
+        }
+        for at in whole..row.len() {
+            out[at] = row[at] * scale * weight[at];
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn values(len: usize, salt: usize) -> Vec<f32> {
+        (0..len).map(|i| ((i + salt) * 7919 % 1013) as f32 / 250.0 - 2.0).collect()
+    }
+
+    fn assert_near(got: &[f32], want: impl Iterator<Item = f64>) {
+        for (got, want) in got.iter().zip(want) {
+            assert!((f64::from(*got) - want).abs() < 1e-5, "{got} for {want}");
+        }
+    }
+
+    #[test]
+    fn a_norm_is_the_plain_formula() {
+        for width in [8, 16, 41, 576] {
+            let (x, weight) = (values(3 * width, 1), values(width, 2));
+            let got = rms_norm(&x, &weight, 1e-5);
+            for (got, row) in got.chunks_exact(width).zip(x.chunks_exact(width)) {
+                let squares: f64 = row.iter().map(|x| f64::from(*x).powi(2)).sum();
+                let root = (squares / width as f64 + 1e-5).sqrt();
+                let want = row.iter().zip(&weight);
+                assert_near(got, want.map(|(x, w)| f64::from(*x) / root * f64::from(*w)));
+            }
+        }
+    }
+
+    #[test]
+    fn an_activation_is_the_plain_formula() {
+        for width in [8, 16, 41] {
+            let gate_up = values(2 * 2 * width, 3);
+            let got = swiglu(&gate_up, width);
+            for (got, row) in got.chunks_exact(width).zip(gate_up.chunks_exact(2 * width)) {
+                let (gate, up) = row.split_at(width);
+                let silu = |gate: f64| gate / (1.0 + (-gate).exp());
+                let want = gate.iter().zip(up);
+                assert_near(got, want.map(|(g, u)| silu(f64::from(*g)) * f64::from(*u)));
+            }
+        }
+    }
+
+    #[test]
+    fn a_sum_is_made_in_place() {
+        let (mut x, y) = (values(3 * CHUNK + 5, 4), values(3 * CHUNK + 5, 5));
+        let want: Vec<f32> = x.iter().zip(&y).map(|(x, y)| x + y).collect();
+        add(&mut x, &y);
+        assert_eq!(x, want);
+    }
+}

@@ -15,6 +15,7 @@ mod matmul;
 mod memory;
 mod model;
 mod operators;
+mod ops;
 mod paged;
 mod plan;
 mod profile;

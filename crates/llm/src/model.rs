@@ -1,17 +1,16 @@
 use std::result::Result as StdResult;
 use std::sync::Arc;
 
-use candle_core::{CpuStorage, CustomOp1, DType, Device, IndexOp, Layout, Result, Shape, Tensor};
-use candle_nn::ops::{rms_norm, silu};
+use candle_core::{DType, Device, Result, Tensor};
 use metron_trace::Operator;
 
 use crate::config::{Family, ModelConfig};
 use crate::dtype::Dtype;
-use crate::kernels::swiglu;
 use crate::kv_cache::{KvCache, KvShape};
-use crate::linear::{Linear, floats};
+use crate::linear::Linear;
 use crate::matmul::Matrix;
 use crate::operators::OperatorClock;
+use crate::ops::{residual, rms_norm, swiglu};
 use crate::paged::PagedAttention;
 use crate::plan::{Capacity, ForwardPlan};
 use crate::rope::Rope;
@@ -156,12 +155,12 @@ impl Model {
         })?;
         let attended = self.attend(plan, &qkv, index, cache, clock)?;
         let output = clock.time(Operator::Output, || layer.output.forward(&attended))?;
-        let x = clock.time(Operator::Residual, || x + output)?;
+        let x = clock.time(Operator::Residual, || residual(x, &output))?;
         let normed = clock.time(Operator::Norm, || self.normed(&x, &layer.mlp_norm))?;
         let gate_up = clock.time(Operator::GateUp, || layer.gate_up.forward(&normed))?;
-        let activated = clock.time(Operator::Activation, || self.swiglu(&gate_up))?;
+        let activated = clock.time(Operator::Activation, || swiglu(&gate_up))?;
         let down = clock.time(Operator::Down, || layer.down.forward(&activated))?;
-        clock.time(Operator::Residual, || x + down)
+        clock.time(Operator::Residual, || residual(x, &down))
     }
 
     fn normed(&self, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
@@ -202,15 +201,6 @@ impl Model {
             }
             KvCache::Tensors(layers) => layers[layer].attend(plan, qkv, &self.rope, heads, clock),
         }
-    }
-
-    fn swiglu(&self, gate_up: &Tensor) -> Result<Tensor> {
-        let width = self.config.intermediate_size;
-        if self.device.is_cpu() {
-            return gate_up.apply_op1_no_bwd(&Swiglu { width });
-        }
-        let (gate, up) = (gate_up.i((.., ..width))?, gate_up.i((.., width..))?);
-        silu(&gate.contiguous()?)?.mul(&up)
     }
 }
 
@@ -268,22 +258,6 @@ impl Loader<'_> {
     fn vector(&self, name: &str) -> StdResult<Tensor, LoadError> {
         let dtype = self.dtype.of_activations(self.device);
         Ok(self.weights.tensor(name)?.to_dtype(dtype)?.to_device(self.device)?)
-    }
-}
-
-struct Swiglu {
-    width: usize,
-}
-
-impl CustomOp1 for Swiglu {
-    fn name(&self) -> &'static str {
-        "swiglu"
-    }
-
-    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let out = swiglu(floats(storage, layout, self.name())?, self.width);
-        let shape = Shape::from((out.len() / self.width, self.width));
-        Ok((CpuStorage::F32(out), shape))
     }
 }
 

@@ -42,9 +42,15 @@ impl PagedAttention<'_> {
         })?;
         let mut attention = Attention::new(plan, &turned.queries, layer, heads);
         if clock.is_on() {
-            use SequenceKind::{Decode, Prefill};
-            clock.time(Operator::AttentionDecode, || Ok(attention.run(&[Decode])))?;
-            clock.time(Operator::AttentionPrefill, || Ok(attention.run(&[Prefill])))?;
+            for (operator, kind) in [
+                (Operator::AttentionDecode, SequenceKind::Decode),
+                (Operator::AttentionPrefill, SequenceKind::Prefill),
+            ] {
+                clock.time(operator, || {
+                    attention.run(&[kind]);
+                    Ok(())
+                })?;
+            }
         } else {
             attention.run(&[SequenceKind::Decode, SequenceKind::Prefill]);
         }

@@ -1,4 +1,4 @@
-//! Trace events of a run, for Perfetto's viewer and chrome://tracing.
+//! Trace events of a run, for Perfetto's viewer and Chrome's.
 //!
 //! The format is Chrome's "Trace Event Format": complete events (`X`), counters (`C`), instants
 //! (`i`) and names of tracks (`M`), times in microseconds.

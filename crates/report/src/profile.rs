@@ -42,7 +42,7 @@ struct Page<'a> {
 
 impl ProfileReport<'_> {
     /// For a terminal.
-    pub fn to_text(&self) -> String {
+    pub fn to_text(self) -> String {
         let shapes = self.shapes();
         let heads: Vec<Vec<String>> = shapes.iter().map(|shape| fold(shape)).collect();
         let tables = self.tables();
@@ -72,7 +72,7 @@ impl ProfileReport<'_> {
     ///
     /// # Errors
     /// If the template is broken, which is a defect.
-    pub fn to_html(&self) -> Result<String, minijinja::Error> {
+    pub fn to_html(self) -> Result<String, minijinja::Error> {
         let profile = self.0;
         let page = Page {
             title: format!("Profile of {}", profile.model.id),
@@ -88,7 +88,7 @@ impl ProfileReport<'_> {
         fill("profile.html", &page)
     }
 
-    fn system(&self) -> String {
+    fn system(self) -> String {
         let Profile { model, executor, machine, .. } = self.0;
         let dtype = executor.dtype.as_deref().map_or_else(String::new, |d| format!(" in {d}"));
         let threads = executor.threads.map_or_else(String::new, |n| format!(", {n} threads"));
@@ -97,7 +97,7 @@ impl ProfileReport<'_> {
         format!("{} ({}) on {}{dtype}{threads}{processor}", model.id, model.format, executor.device)
     }
 
-    fn roofs(&self) -> String {
+    fn roofs(self) -> String {
         let Roofs { triad_bytes_per_second, read_bytes_per_second, flops_per_second } =
             self.0.roofs;
         let [triad, read, product] =
@@ -109,11 +109,11 @@ impl ProfileReport<'_> {
         )
     }
 
-    fn shapes(&self) -> Vec<String> {
+    fn shapes(self) -> Vec<String> {
         self.0.shapes.iter().map(|shape| shape.shape.to_string()).collect()
     }
 
-    fn tables(&self) -> Vec<Table> {
+    fn tables(self) -> Vec<Table> {
         let roofs = self.0.roofs;
         let of_roof =
             move |o: &OperatorProfile| percent(roofs.least_seconds(o.flops, o.bytes) / o.seconds);
@@ -126,12 +126,12 @@ impl ProfileReport<'_> {
         ]
     }
 
-    fn row(&self, name: &str, cell: impl Fn(&ShapeProfile) -> Option<String>) -> Row {
+    fn row(self, name: &str, cell: impl Fn(&ShapeProfile) -> Option<String>) -> Row {
         let cells = self.0.shapes.iter().map(|shape| cell(shape).unwrap_or_else(|| "-".to_owned()));
         Row { name: name.to_owned(), cells: cells.collect() }
     }
 
-    fn steps(&self) -> Table {
+    fn steps(self) -> Table {
         let step = |shape: &ShapeProfile| median(&shape.steps);
         let mut rows = vec![
             self.row("median step, ms", |shape| step(shape).map(milliseconds)),
@@ -157,7 +157,7 @@ impl ProfileReport<'_> {
         Table { name: "steps", rows }
     }
 
-    fn operators(&self, name: &'static str, cell: impl Fn(&OperatorProfile) -> String) -> Table {
+    fn operators(self, name: &'static str, cell: impl Fn(&OperatorProfile) -> String) -> Table {
         let of = |shape: &ShapeProfile, operator| {
             shape.operators.iter().find(|other| other.operator == operator).map(&cell)
         };

@@ -62,18 +62,18 @@ fn read() -> f64 {
 
 /// The better of this crate's product and Candle's.
 fn product() -> Result<f64, candle_core::Error> {
-    let (m, k, n) = PRODUCT;
-    let (x, w) = (vec![0.5_f32; m * k], vec![0.25_f32; n * k]);
-    let packed = Packed::<F32>::stack(k, &[&w]);
-    let flops = 2.0 * (m * k * n) as f64;
+    let (rows, inputs, outputs) = PRODUCT;
+    let (x, weights) = (vec![0.5_f32; rows * inputs], vec![0.25_f32; outputs * inputs]);
+    let packed = Packed::<F32>::stack(inputs, &[&weights]);
+    let flops = 2.0 * (rows * inputs * outputs) as f64;
     let own = best_rate(flops, || {
         std::hint::black_box(packed.product(&x));
     });
-    let x = Tensor::from_vec(x, (m, k), &Device::Cpu)?;
-    let w = Tensor::from_vec(w, (n, k), &Device::Cpu)?.t()?.contiguous()?;
-    x.matmul(&w)?;
+    let x = Tensor::from_vec(x, (rows, inputs), &Device::Cpu)?;
+    let weights = Tensor::from_vec(weights, (outputs, inputs), &Device::Cpu)?.t()?.contiguous()?;
+    x.matmul(&weights)?;
     let candle = best_rate(flops, || {
-        std::hint::black_box(x.matmul(&w).ok());
+        std::hint::black_box(x.matmul(&weights).ok());
     });
     Ok(own.max(candle))
 }
