@@ -1,0 +1,155 @@
+"""Runs every engine round by round and prints medians, spreads and ratios; see ../bench-peers."""
+
+import argparse
+import json
+import os
+import pathlib
+import resource
+import subprocess
+import sys
+import time
+
+from shapes import HYBRID, REPEATS, SHAPES, median
+
+HERE = pathlib.Path(__file__).parent
+ENGINES = ["metron-f32", "llama-f32", "vllm-f32", "metron-q8_0", "llama-q8_0", "metron-bf16", "vllm-bf16"]
+# Ours beside theirs, with the bar that each shape has to reach.
+PAIRS = [
+    ("metron-f32", "llama-f32"),
+    ("metron-f32", "vllm-f32"),
+    ("metron-q8_0", "llama-q8_0"),
+    ("metron-bf16", "vllm-bf16"),
+]
+
+
+def arguments():
+    parser = argparse.ArgumentParser(prog="bench-peers")
+    parser.add_argument("--peers", type=pathlib.Path, required=True, help=argparse.SUPPRESS)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--without", default="", help="engines to leave out, comma-separated")
+    parser.add_argument("--json", type=pathlib.Path, help="where to write every figure")
+    return parser.parse_args()
+
+
+def weights(args, with_vllm):
+    """The source file is what `metron` fetches."""
+    listed = subprocess.run(
+        ["target/release/metron", "generate", "-p", "a", "-n", "1", "--json"],
+        capture_output=True, text=True, check=True,
+    )
+    del listed
+    cache = pathlib.Path(os.environ.get("METRON_CACHE", "~/.cache/metron")).expanduser()
+    source = next(cache.glob("models/smollm2-135m-instruct/*.gguf"))
+    command = [sys.executable, HERE / "weights.py", source, args.peers / "weights"]
+    subprocess.run(command + (["hf"] if with_vllm else []), check=True)
+    return args.peers / "weights"
+
+
+def metron(dtype, threads, weights):
+    """`metron profile` measures batch shapes; its output directory is new each time."""
+    out = weights.parent / f"profile-{os.getpid()}-{time.monotonic_ns()}"
+    file = "q8_0.gguf" if dtype == "q8_0" else "f32.gguf"
+    command = [
+        "target/release/metron", "profile", "--json", "--model", weights / file, "--dtype", dtype,
+        "--threads", str(threads), "--repeats", str(REPEATS), "--shapes", ",".join(SHAPES),
+        "--output", out,
+    ]
+    started = time.perf_counter()
+    subprocess.run(
+        ["target/release/metron", "generate", "--model", weights / file, "--dtype", dtype, "-p", "a",
+         "-n", "1", "--threads", str(threads)],
+        capture_output=True, check=True,
+    )
+    startup = time.perf_counter() - started
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    text = child.stdout.read()
+    _, status, usage = os.wait4(child.pid, 0)
+    if status != 0:
+        raise RuntimeError("metron profile failed")
+    profile = json.loads(text)
+    seconds = {
+        shape["shape"]: median([t["secs"] + t["nanos"] / 1e9 for t in shape["steps"]])
+        for shape in profile["shapes"]
+    }
+    return {"seconds": seconds, "startup": startup, "peak_bytes": usage.ru_maxrss * 1024}
+
+
+def worker(script, *rest):
+    done = subprocess.run(
+        [sys.executable, HERE / script, *map(str, rest)], capture_output=True, text=True
+    )
+    if done.returncode != 0:
+        raise RuntimeError(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "it failed")
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def run(engine, threads, weights):
+    kind, dtype = engine.split("-")
+    if kind == "metron":
+        return metron(dtype, threads, weights)
+    if kind == "llama":
+        return worker("llama_worker.py", weights / f"{dtype}.gguf", threads)
+    return worker("vllm_worker.py", weights / "hf", threads, {"f32": "float32", "bf16": "bfloat16"}[dtype])
+
+
+def tokens_of(shape):
+    kind, rest = shape.split(":")
+    if kind == "prefill":
+        return int(rest)
+    return int(rest.split("x")[0]) + (HYBRID[2] if kind == "hybrid" else 0)
+
+
+def spread(values):
+    return f"{median(values):.2f} ({min(values):.2f}-{max(values):.2f})"
+
+
+def report(results):
+    engines = [engine for engine in ENGINES if results.get(engine)]
+    print("\nTokens a second, median over rounds")
+    print(f"{'':18}" + "".join(f"{engine:>13}" for engine in engines))
+    for shape in SHAPES:
+        cells = []
+        for engine in engines:
+            times = [r["seconds"][shape] for r in results[engine] if shape in r["seconds"]]
+            cells.append(f"{tokens_of(shape) / median(times):13.1f}" if times else f"{'-':>13}")
+        print(f"{shape:18}" + "".join(cells))
+    for name, unit, of in [("start-up, s", 1, "startup"), ("peak memory, MB", 1e6, "peak_bytes")]:
+        cells = [f"{median([r[of] for r in results[engine]]) / unit:13.1f}" for engine in engines]
+        print(f"{name:18}" + "".join(cells))
+    pairs = [pair for pair in PAIRS if all(results.get(engine) for engine in pair)]
+    print("\nRatios of tokens a second, ours over theirs: median over rounds (least-greatest)")
+    print(f"{'':18}" + "".join(f"{ours.split('-')[1] + ' : ' + theirs:>24}" for ours, theirs in pairs))
+    for shape in SHAPES:
+        cells = []
+        for ours, theirs in pairs:
+            rounds = zip(results[ours], results[theirs])
+            ratios = [b["seconds"][shape] / a["seconds"][shape] for a, b in rounds if shape in b["seconds"]]
+            cells.append(f"{spread(ratios) if ratios else '-':>24}")
+        print(f"{shape:18}" + "".join(cells))
+
+
+def main():
+    args = arguments()
+    left_out = set(filter(None, args.without.split(",")))
+    engines = [engine for engine in ENGINES if engine not in left_out]
+    files = weights(args, any(engine.startswith("vllm") for engine in engines))
+    results = {engine: [] for engine in engines}
+    for round_ in range(args.rounds):
+        # Another order each round, so that none always runs on a warm or a throttled machine.
+        order = engines[round_ % len(engines):] + engines[: round_ % len(engines)]
+        for engine in order:
+            if engine not in results:
+                continue
+            print(f"round {round_ + 1}/{args.rounds}: {engine}", file=sys.stderr)
+            try:
+                results[engine].append(run(engine, args.threads, files))
+            except (RuntimeError, OSError, ValueError) as error:
+                print(f"{engine} can't run here: {error}")
+                del results[engine]
+        if args.json:
+            args.json.write_text(json.dumps(results, indent=1))
+    report(results)
+
+
+main()
