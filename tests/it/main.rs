@@ -2,5 +2,6 @@
 
 mod bad_input;
 mod experiments;
+mod imports;
 mod layers;
 mod metron;

@@ -16,6 +16,7 @@ mod output;
 mod prepare;
 mod print;
 mod progress;
+mod save_result;
 mod virtual_rig;
 
 use std::process::ExitCode;
@@ -51,6 +52,8 @@ fn run(command: &Command, registry: &Registry) -> Result<(), Failure> {
         Command::Calibrate(args) => commands::calibrate::run(args),
         Command::Generate(args) => commands::generate::run(args),
         Command::Score(args) => commands::score::run(args),
+        Command::Import(args) => commands::import::run(args),
+        Command::Diff(args) => commands::diff::run(args),
         Command::Models(args) => commands::list::models(args),
         Command::Schedulers(args) => commands::list::schedulers(args, registry),
     }

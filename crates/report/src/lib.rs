@@ -4,14 +4,19 @@
 
 mod calibration;
 mod columns;
+mod diff;
 mod figures;
 mod html;
+mod inputs;
 mod notes;
 mod report;
 mod rows;
 mod text;
 mod units;
+mod vllm;
 
 pub use calibration::calibration_text;
 pub use columns::columns;
+pub use diff::{Diff, Pair, Side};
 pub use report::{Report, Run, SCHEMA_VERSION, Style};
+pub use vllm::vllm_result;

@@ -47,7 +47,7 @@ fn row_cells(row: &Row) -> Vec<&str> {
 }
 
 /// One line: its name, then right-aligned cells as `finish` makes them of the padded text.
-fn table_line(
+pub(crate) fn table_line(
     name: &str,
     cells: &[&str],
     widths: &[usize],

@@ -1,6 +1,8 @@
 pub(crate) mod calibrate;
+pub(crate) mod diff;
 pub(crate) mod experiment;
 pub(crate) mod generate;
+pub(crate) mod import;
 pub(crate) mod list;
 pub(crate) mod score;
 
