@@ -62,6 +62,11 @@ fn about(header: &Header, num_prompts: usize) -> Map<String, Value> {
         ("request_rate", request_rate),
         ("burstiness", burstiness),
         ("max_concurrency", max_concurrency.cloned().unwrap_or_default()),
+        // Not vLLM's, whose `--metadata` adds such fields: nobody may take a simulated result for a
+        // measured one.
+        ("origin", json!(header.origin)),
+        ("metron_version", json!(header.metron_version)),
+        ("seed", json!(header.seed)),
     ]);
     about.into_iter().collect()
 }

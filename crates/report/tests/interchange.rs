@@ -69,6 +69,14 @@ fn a_statistic_without_a_sample_is_null_and_not_zero() {
 }
 
 #[test]
+fn a_simulated_run_says_so() {
+    let mut trace = stalled();
+    assert_eq!(in_vllms_form(&trace, false)["origin"], "measured");
+    trace.header.origin = Origin::Simulated;
+    assert_eq!(in_vllms_form(&trace, false)["origin"], "simulated");
+}
+
+#[test]
 fn lists_have_an_entry_for_each_request_also_for_those_without_a_token() {
     let mut trace = stalled();
     trace.tokens.retain(|token| token.request.index() != 3);

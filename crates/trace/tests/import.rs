@@ -123,7 +123,7 @@ fn wrong_values_of_etalon_are_named() {
     check("0.25", "-0.25", "ttft[1] is -0.25; it must be a time of 0 or more");
     check("0.25", "1e300", "ttft[1] is 1e+300; it must be a time of 0 or more");
     check("0.25", "null", "ttft[1] is null; it must be a time of 0 or more");
-    check("0.25", "NaN", "not a JSON object: expected value at line 2");
+    check("0.25", "NaN", "expected value at line 2 column 50 (NaN and Infinity are");
     check("[0.0300000004, 0.01]", "3", "tbt[0] is 3; it must be a list");
     check("[0.0300000004, 0.01]", "[0.1, \"x\"]", "tbt[0][1] is `x`; it must be a time");
     check("[0.0300000004, 0.01], ", "", "tbt has 2 entries and ttft has 3; both must have one a");

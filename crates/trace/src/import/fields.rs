@@ -28,7 +28,7 @@ impl Object {
         match serde_json::from_str(text) {
             Ok(Value::Object(fields)) => Ok(Self { fields, prefix: place.to_owned() }),
             Ok(other) => Err(not_json(format!("it is {}", shown(&other)))),
-            Err(error) => Err(not_json(error.to_string())),
+            Err(error) => Err(not_json(format!("{error}{}", hint(text, &error)))),
         }
     }
 
@@ -127,6 +127,19 @@ impl<'a> Field<'a> {
 
     fn list(&self) -> Result<&'a Vec<Value>, ImportError> {
         self.value.as_array().ok_or_else(|| self.wrong("a list"))
+    }
+}
+
+/// What Python's `json` writes where a number is not finite, and no reader of JSON takes.
+const NOT_FINITE: [&str; 3] = ["NaN", "Infinity", "-Infinity"];
+
+fn hint(text: &str, error: &serde_json::Error) -> &'static str {
+    let line = text.lines().nth(error.line().saturating_sub(1)).unwrap_or_default();
+    let rest = line.get(error.column().saturating_sub(1)..).unwrap_or_default();
+    if NOT_FINITE.iter().any(|word| rest.starts_with(word)) {
+        " (NaN and Infinity are not JSON: write null in their place)"
+    } else {
+        ""
     }
 }
 
