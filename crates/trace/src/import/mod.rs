@@ -56,7 +56,7 @@ impl fmt::Display for ImportNote {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::WarmUp { records } => {
-                write!(f, "{records} records of the warm-up were left out")
+                write!(f, "records of the warm-up left out: {records}")
             }
             Self::OtherTimes { requests, all } => write!(
                 f,
