@@ -2,20 +2,23 @@
 //! request's least decode deadline, and by all metrics of a run together.
 //!
 //!     cargo bench --bench metrics
+//!
+//! `SCORING_TRACE` names a saved trace to score instead of one made here; `scripts/scoring-speed.py`
+//! compares what comes of it with Python.
 
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use metron::engine::{CostModel, Engine, ObserverError, StepObserver, Submission, TextPiece};
 use metron::metrics::{
-    CountingRule, DeadlineRule, Deadlined, FirstTokenRule, FluidityRule, Scoring, fluidity,
-    least_decode_deadline, summarise,
+    CountingRule, DeadlineRule, Deadlined, FirstTokenRule, FluidityRule, RateTarget, Scoring,
+    Stream, Timeline, fluid_rate, fluidity, least_decode_deadline, summarise, timelines,
 };
 use metron::schedulers::{Defaults, Registry};
 use metron::sim::SimExecutor;
 use metron::trace::{
     ExecutorInfo, FORMAT_VERSION, Header, Limits, Machine, ModelInfo, Origin, PolicyInfo, Request,
-    RequestEnd, RequestId, Sampling, StepRecord, Timestamp, Token, Trace, Work,
+    RequestEnd, RequestId, Sampling, StepRecord, Timestamp, Token, Trace, TraceReader, Work,
 };
 
 const MS: u64 = 1_000_000;
@@ -180,5 +183,42 @@ fn summary(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, streams, summary);
+/// The sum of all requests' fluidity-indices.
+fn indices(timelines: &[Timeline], rule: &FluidityRule) -> f64 {
+    timelines.iter().filter_map(|timeline| timeline.fluidity(DEADLINES, rule).index()).sum()
+}
+
+fn rate(timelines: &[Timeline], rule: &FluidityRule) -> f64 {
+    let decode = FluidityRule { with_first_token: false, ..*rule };
+    let gaps: Vec<Vec<u64>> = timelines.iter().map(Timeline::inter_token_ns).collect();
+    let streams = gaps.iter().map(|gaps| Stream::Served { inter_token_ns: gaps, first_ns: 0 });
+    fluid_rate(streams, &decode, RateTarget::default()).tokens_per_second
+}
+
+/// From a loaded trace to the fluidity-index of every request, and to the fluid token generation
+/// rate besides.
+fn scoring(criterion: &mut Criterion) {
+    let trace = std::env::var_os("SCORING_TRACE").map_or_else(run, |dir| {
+        TraceReader::read(dir.as_ref()).expect("SCORING_TRACE names a trace").0
+    });
+    let rule = FluidityRule::default();
+    let scored = timelines(&trace);
+    let mut group = criterion.benchmark_group("scoring");
+    group.throughput(Throughput::Elements(trace.tokens.len() as u64));
+    group.bench_function("timelines", |bencher| {
+        bencher.iter(|| timelines(std::hint::black_box(&trace)));
+    });
+    group.bench_function("index", |bencher| {
+        bencher.iter(|| indices(std::hint::black_box(&scored), &rule));
+    });
+    group.bench_function("index-and-rate", |bencher| {
+        bencher.iter(|| {
+            let scored = std::hint::black_box(&scored);
+            (indices(scored, &rule), rate(scored, &rule))
+        });
+    });
+    group.finish();
+}
+
+criterion_group!(benches, streams, scoring, summary);
 criterion_main!(benches);

@@ -300,6 +300,44 @@ fn a_disk_that_is_full_ends_the_run_and_keeps_what_was_written() {
 }
 
 #[test]
+fn imports_that_are_wrong() {
+    let dir = temporary();
+    let import = |tool: &str, text: &str, code, message: &str| {
+        fs::write(dir.path().join("file"), text).expect("the disk has room");
+        let mut command = metron(dir.path());
+        command.args(["import", tool, "file", "--output", "imported"]);
+        check(dir.path(), &mut command, code, message);
+        assert!(!dir.path().join("imported").exists(), "nothing is half-written");
+    };
+    import("etalon", "", INPUT, "file: it is empty");
+    import("vllm", r#"{"ttfts": [-1]}"#, INPUT, "file: ttfts[0] is -1; it must be a time");
+    import("aiperf", "{}\n", INPUT, "file: line 1: metadata is not there");
+    import("etalom", "", USAGE, "a similar value exists: 'etalon'");
+    let mut command = metron(dir.path());
+    command.args(["import", "vllm", "nowhere", "--output", "imported"]);
+    check(dir.path(), &mut command, INPUT, "nowhere: No such file");
+}
+
+#[test]
+fn diffs_that_can_not_be() {
+    let dir = temporary();
+    let mut command = metron(dir.path());
+    check(dir.path(), command.args(["diff", "nowhere", "."]), INPUT, "nowhere: No such file");
+    for (output, schedulers) in [("a", "orca,static"), ("b", "vllm-v0,sarathi")] {
+        let mut command = simulated(dir.path(), "compare");
+        command.args(["--schedulers", schedulers, "--num-prompts", "9", "-o", output]);
+        run(&mut command);
+    }
+    let mut command = metron(dir.path());
+    check(
+        dir.path(),
+        command.args(["diff", "a", "b"]),
+        INPUT,
+        "a and b have no policy in common (orca, static; vllm-v0, sarathi); name a trace of each",
+    );
+}
+
+#[test]
 fn traces_that_are_wrong() {
     let dir = temporary();
     let mut command = metron(dir.path());

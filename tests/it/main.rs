@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod experiments;
+mod imports;
 mod layers;
 mod metron;
 mod profiles;

@@ -27,6 +27,10 @@ pub(crate) enum Command {
     Profile(ProfileArgs),
     /// Turn a saved trace into another program's format.
     Export(ExportArgs),
+    /// Turn another tool's result into a trace, to be scored as if it were Metron's.
+    Import(ImportArgs),
+    /// Two saved results side by side: their metrics, and what differs in their inputs.
+    Diff(DiffArgs),
     /// List the models that can be named, and whether they are on disk.
     Models(ListArgs),
     /// List the schedulers that can be named.
@@ -220,6 +224,20 @@ pub(crate) struct OutputArgs {
 }
 
 #[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Results in the form of `vllm bench serve`")]
+pub(crate) struct SaveResultArgs {
+    /// Write each run as JSON with the names of `vllm bench serve`.
+    #[arg(long)]
+    pub(crate) save_result: bool,
+    /// The same with its lists of a request each.
+    #[arg(long)]
+    pub(crate) save_detailed: bool,
+    /// Directory for them. [default: vllm, in the output directory of a run]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) result_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Default, Args)]
 pub(crate) struct ExperimentArgs {
     /// Take the experiment from this TOML file; options given here go before it.
     #[arg(long, value_name = "FILE")]
@@ -253,6 +271,8 @@ pub(crate) struct ExperimentArgs {
     pub(crate) scoring: ScoringArgs,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
+    #[command(flatten)]
+    pub(crate) save_result: SaveResultArgs,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -352,6 +372,49 @@ pub(crate) struct ScoreArgs {
     #[command(flatten)]
     pub(crate) scoring: ScoringArgs,
     /// Print one JSON object instead of a table.
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) save_result: SaveResultArgs,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ToolArg {
+    /// The original tool of the Metron paper: its `request_level_metrics.json`.
+    Etalon,
+    /// `vllm bench serve --save-result --save-detailed`: its JSON.
+    Vllm,
+    /// `AIPerf`: its `profile_export.jsonl`.
+    Aiperf,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ImportArgs {
+    /// Whose result it is.
+    #[arg(value_enum, value_name = "TOOL")]
+    pub(crate) tool: ToolArg,
+    /// The result.
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// Directory for the trace.
+    #[arg(long, short, value_name = "TRACE")]
+    pub(crate) output: PathBuf,
+    /// How tables call it. [default: the file's own label, else the tool's name]
+    #[arg(long, value_name = "LABEL")]
+    pub(crate) label: Option<String>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct DiffArgs {
+    /// A trace, or the output directory of a run or comparison.
+    #[arg(value_name = "A")]
+    pub(crate) a: PathBuf,
+    /// Another.
+    #[arg(value_name = "B")]
+    pub(crate) b: PathBuf,
+    #[command(flatten)]
+    pub(crate) scoring: ScoringArgs,
+    /// Print one JSON object instead of tables.
     #[arg(long)]
     pub(crate) json: bool,
 }

@@ -16,6 +16,7 @@ mod output;
 mod prepare;
 mod print;
 mod progress;
+mod save_result;
 mod virtual_rig;
 
 use std::process::ExitCode;
@@ -53,6 +54,8 @@ fn run(command: &Command, registry: &Registry) -> Result<(), Failure> {
         Command::Score(args) => commands::score::run(args),
         Command::Profile(args) => commands::profile::run(args),
         Command::Export(args) => commands::export::run(args),
+        Command::Import(args) => commands::import::run(args),
+        Command::Diff(args) => commands::diff::run(args),
         Command::Models(args) => commands::list::models(args),
         Command::Schedulers(args) => commands::list::schedulers(args, registry),
     }

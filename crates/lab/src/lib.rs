@@ -13,4 +13,4 @@ pub use compare::{Comparing, Replicates, compare};
 pub use derive::{Load, decode_deadline, first_token_slack, stall_limit};
 pub use error::LabError;
 pub use rig::Rig;
-pub use run::{Contestant, MeasuredRun, Setting, Watch, measure};
+pub use run::{Contestant, MeasuredRun, Setting, Watch, file_name, measure};

@@ -109,7 +109,7 @@ pub fn measure(
 }
 
 /// A label as part of a file's name.
-fn file_name(label: &str) -> String {
+pub fn file_name(label: &str) -> String {
     let keep = |c: char| c.is_ascii_alphanumeric() || "-_.=".contains(c);
     label.chars().map(|c| if keep(c) { c } else { '_' }).collect()
 }

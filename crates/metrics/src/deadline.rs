@@ -43,6 +43,11 @@ impl DeadlineRule {
         Some(Deadlines { first_token, next_token })
     }
 
+    /// Whether it leaves a deadline to what was in force during the run.
+    pub fn needs_recorded(&self) -> bool {
+        self.first_token == FirstTokenRule::Recorded || self.next_token.is_none()
+    }
+
     /// Whether it needs a prefill curve.
     pub fn needs_curve(&self) -> bool {
         let rule = self.first_token;

@@ -15,7 +15,7 @@ const GRANULARITY_S: f64 = 1e-4;
 
 /// Deadlines met and missed, as `get_request_level_deadline_miss_rate` counts them.
 pub(crate) fn fluidity(
-    inter_token_ns: &[u64],
+    inter_token_ns: impl Iterator<Item = u64>,
     deadlines: Deadlined,
     rule: &FluidityRule,
 ) -> Fluidity {
@@ -23,12 +23,17 @@ pub(crate) fn fluidity(
     count(inter_token_ns, first_s, next_s, rule)
 }
 
-fn count(inter_token_ns: &[u64], first_s: f64, next_s: f64, rule: &FluidityRule) -> Fluidity {
+fn count(
+    inter_token_ns: impl Iterator<Item = u64>,
+    first_s: f64,
+    next_s: f64,
+    rule: &FluidityRule,
+) -> Fluidity {
     let most_slack = rule.max_slack.map_or(f64::INFINITY, |most| most.as_secs_f64());
     let mut result = Fluidity { met: 0, missed: 0 };
     let mut slack = 0.0;
     let skipped = usize::from(!rule.with_first_token);
-    for (i, gap) in inter_token_ns.iter().map(|ns| seconds(*ns)).enumerate().skip(skipped) {
+    for (i, gap) in inter_token_ns.map(seconds).enumerate().skip(skipped) {
         let due = if i == 0 { first_s } else { next_s };
         if gap <= due + slack {
             slack = (slack + (due - gap)).min(most_slack);
@@ -73,7 +78,7 @@ fn least_decode_deadline_s(inter_token_ns: &[u64]) -> f64 {
     let (mut low, mut high, mut least) = (0.0, LONGEST_S, LONGEST_S);
     while high - low > GRANULARITY_S {
         let middle = f64::midpoint(low, high);
-        let Fluidity { met, missed } = count(inter_token_ns, 0.0, middle, &rule);
+        let Fluidity { met, missed } = count(inter_token_ns.iter().copied(), 0.0, middle, &rule);
         let all = met.saturating_add(missed);
         if all > 0 && missed as f64 / all as f64 > MISS_RATE {
             low = middle + GRANULARITY_S;
@@ -151,7 +156,7 @@ mod tests {
                 Deadlined { first_ns: stream.nanos("first_ns"), next_ns: stream.nanos("next_ns") };
             let with_first_token = stream.case["ignore_first"] == false;
             let rule = FluidityRule { with_first_token, ..FluidityRule::default() };
-            let got = fluidity(&stream.gaps, deadlines, &rule);
+            let got = fluidity(stream.gaps.iter().copied(), deadlines, &rule);
             let counts = (got.missed as f64, (got.met + got.missed) as f64);
             assert_eq!(
                 counts,
@@ -207,7 +212,7 @@ mod tests {
                 Deadlined { first_ns: first * 1_000_000_000, next_ns: next * 1_000_000_000 };
             let paper = FluidityRule { counting: crate::CountingRule::Paper, ..rule };
             let papers = crate::fluidity(&whole, deadlines, &paper);
-            prop_assert_eq!(fluidity(&whole, deadlines, &rule), papers);
+            prop_assert_eq!(fluidity(whole.iter().copied(), deadlines, &rule), papers);
         }
 
         #[test]

@@ -97,6 +97,15 @@ impl Fluidity {
 /// assert_eq!(index(&[20, 6]), Some(1.0 / 3.0)); // the first came 15 later, the last when it did
 /// ```
 pub fn fluidity(inter_token_ns: &[u64], deadlines: Deadlined, rule: &FluidityRule) -> Fluidity {
+    of_gaps(inter_token_ns.iter().copied(), deadlines, rule)
+}
+
+/// The same of gaps that need not lie in memory.
+pub(crate) fn of_gaps(
+    inter_token_ns: impl Iterator<Item = u64>,
+    deadlines: Deadlined,
+    rule: &FluidityRule,
+) -> Fluidity {
     let next_ns = deadlines.next_ns.max(1);
     match rule.counting {
         CountingRule::Exact => {
@@ -112,7 +121,7 @@ pub fn fluidity(inter_token_ns: &[u64], deadlines: Deadlined, rule: &FluidityRul
 
 /// The recursion. `missed_by` says how many deadlines a token misses that is so late.
 fn count(
-    inter_token_ns: &[u64],
+    mut inter_token_ns: impl Iterator<Item = u64>,
     deadlines: Deadlined,
     rule: &FluidityRule,
     missed_by: impl Fn(u64) -> u64,
@@ -130,14 +139,12 @@ fn count(
             slack = 0;
         }
     };
-    let Some((first, later)) = inter_token_ns.split_first() else { return result };
+    let Some(first) = inter_token_ns.next() else { return result };
     if rule.with_first_token {
-        take(*first, deadlines.first_ns);
+        take(first, deadlines.first_ns);
     }
     let next_ns = deadlines.next_ns.max(1);
-    for gap in later {
-        take(*gap, next_ns);
-    }
+    inter_token_ns.for_each(|gap| take(gap, next_ns));
     result
 }
 

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::deadline::DeadlineRule;
 use crate::etalon;
-use crate::fluidity::{CountingRule, Deadlined, Fluidity, FluidityRule, fluidity};
+use crate::fluidity::{CountingRule, Deadlined, Fluidity, FluidityRule};
 use crate::latency::{Absent, Latencies, Stalls};
 use crate::limits::RequestLimits;
 use crate::percentile::{Distribution, interpolated, supports};
@@ -37,14 +37,15 @@ pub struct RunSummary {
     /// Requests, by how they ended.
     pub requests: RequestCounts,
     /// Length of the measurement window: from the start of the run (warm-up is a run of its own)
-    /// to the last completion. 0 where nothing finished, and so are the throughputs.
-    pub window_s: f64,
+    /// to the last completion. 0 where nothing finished, and so are the throughputs; `None` where
+    /// arrivals are not known, and so are they.
+    pub window_s: Option<f64>,
     /// Finished requests a second.
-    pub request_throughput: f64,
+    pub request_throughput: Option<f64>,
     /// Output tokens of the window a second, of whatever request.
-    pub output_throughput: f64,
+    pub output_throughput: Option<f64>,
     /// The same with the prompts whose first token falls into the window.
-    pub total_throughput: f64,
+    pub total_throughput: Option<f64>,
     /// Finished requests a second that meet every request limit.
     pub goodput: Option<f64>,
     /// From the arrival to the first step that ran any of a request's tokens.
@@ -112,7 +113,9 @@ pub struct FluiditySummary {
     pub p50: Option<f64>,
     /// Its mean.
     pub mean: Option<f64>,
-    /// The share of requests whose index reaches that of [`Scoring::rate_target`].
+    /// The index from which a request counts as fluid.
+    pub fluid_from: f64,
+    /// The share of requests whose index reaches it.
     pub share_fluid: Option<f64>,
     /// Deadlines met.
     pub met: u64,
@@ -123,8 +126,10 @@ pub struct FluiditySummary {
 /// Scores one trace, or the runs of one policy pooled.
 pub fn summarise(traces: &[&Trace], scoring: &Scoring) -> RunSummary {
     let scored: Vec<Scored> = traces.iter().flat_map(|trace| Scored::all(trace, scoring)).collect();
-    let window_s: f64 = traces.iter().map(|trace| window_end(trace).as_secs_f64()).sum();
-    let a_second = |count: usize| if window_s > 0.0 { count as f64 / window_s } else { 0.0 };
+    let window_s: Option<f64> = traces.iter().map(|trace| window_s(trace)).sum();
+    let a_second = |count: usize| {
+        window_s.map(|window_s| if window_s > 0.0 { count as f64 / window_s } else { 0.0 })
+    };
     let sum = |of: fn(&Scored) -> usize| a_second(scored.iter().map(of).sum());
     let finished = || scored.iter().filter(|request| request.timeline.is_finished());
     let good = |limits: &RequestLimits| {
@@ -149,7 +154,7 @@ pub fn summarise(traces: &[&Trace], scoring: &Scoring) -> RunSummary {
         request_throughput: a_second(finished().count()),
         output_throughput: sum(|request| request.output_in_window),
         total_throughput: sum(|request| request.output_in_window + request.prompt_in_window),
-        goodput: scoring.goodput.as_ref().map(|limits| a_second(good(limits))),
+        goodput: scoring.goodput.as_ref().and_then(|limits| a_second(good(limits))),
         scheduling_delay: latency(|latencies| latencies.scheduling_delay),
         ttft: latency(|latencies| latencies.ttft),
         tpot_rate: rate_of(tpot.mean),
@@ -171,6 +176,11 @@ pub fn summarise(traces: &[&Trace], scoring: &Scoring) -> RunSummary {
 fn window_end(trace: &Trace) -> Timestamp {
     let finished = trace.ends.iter().filter(|end| end.status == EndStatus::Finished);
     finished.map(|end| end.ended_at).max().unwrap_or_default()
+}
+
+/// The length of the window; `None` where no clock spans it.
+fn window_s(trace: &Trace) -> Option<f64> {
+    trace.header.origin.knows_arrivals().then(|| window_end(trace).as_secs_f64())
 }
 
 /// A request with its scores.
@@ -200,7 +210,7 @@ impl Scored {
         let deadlines = scoring.deadlines.of(prompt, recorded, scoring.prefill.as_ref());
         let deadlines = deadlines.map(Deadlined::from);
         let counted = deadlines.map_or(Fluidity { met: 0, missed: 0 }, |deadlines| {
-            fluidity(&gaps, deadlines, &scoring.fluidity)
+            timeline.fluidity(deadlines, &scoring.fluidity)
         });
         let failed = timeline.has_failed() && deadlines.is_some();
         let output_in_window = timeline.tokens_at.partition_point(|at| *at <= until);
@@ -255,11 +265,11 @@ fn tbt(scored: &[Scored]) -> Distribution {
     }))
 }
 
-fn fluidity_summary(scored: &[Scored], fluid: f64) -> FluiditySummary {
+fn fluidity_summary(scored: &[Scored], fluid_from: f64) -> FluiditySummary {
     let mut indices: Vec<f64> = scored.iter().filter_map(|request| request.index).collect();
     indices.sort_unstable_by(f64::total_cmp);
     let n = indices.len();
-    let below = indices.partition_point(|index| *index < fluid);
+    let below = indices.partition_point(|index| *index < fluid_from);
     let sum = |of: fn(&Fluidity) -> u64| {
         scored.iter().map(|request| of(&request.counted)).fold(0, u64::saturating_add)
     };
@@ -270,6 +280,7 @@ fn fluidity_summary(scored: &[Scored], fluid: f64) -> FluiditySummary {
         min: indices.first().copied(),
         p50: interpolated(&indices, 0.5),
         mean: (n > 0).then(|| indices.iter().sum::<f64>() / n as f64),
+        fluid_from,
         share_fluid: (n > 0).then(|| (n - below) as f64 / n as f64),
         met: sum(|counted| counted.met),
         missed: sum(|counted| counted.missed),

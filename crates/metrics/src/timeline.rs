@@ -2,6 +2,8 @@ use std::time::Duration;
 
 use metron_trace::{Deadlines, EndStatus, Request, RequestId, Timestamp, Trace};
 
+use crate::fluidity::{Deadlined, Fluidity, FluidityRule, of_gaps};
+
 /// One request as its user saw it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Timeline {
@@ -27,15 +29,21 @@ impl Timeline {
     /// `T_0 .. T_{n-1}` in nanoseconds: the first token after the arrival, each later one after
     /// the one before.
     pub fn inter_token_ns(&self) -> Vec<u64> {
+        self.gaps_ns().collect()
+    }
+
+    /// Deadlines met and missed: [`fluidity`](crate::fluidity) of its gaps.
+    pub fn fluidity(&self, deadlines: Deadlined, rule: &FluidityRule) -> Fluidity {
+        of_gaps(self.gaps_ns(), deadlines, rule)
+    }
+
+    fn gaps_ns(&self) -> impl Iterator<Item = u64> {
         let mut before = self.arrived_at;
-        self.tokens_at
-            .iter()
-            .map(|at| {
-                let gap = at.as_nanos().saturating_sub(before.as_nanos());
-                before = *at;
-                gap
-            })
-            .collect()
+        self.tokens_at.iter().map(move |at| {
+            let gap = at.as_nanos().saturating_sub(before.as_nanos());
+            before = *at;
+            gap
+        })
     }
 
     /// Whether it got all its tokens.

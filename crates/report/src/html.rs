@@ -96,6 +96,9 @@ fn system(header: &Header) -> String {
     let (processor, clock) = match header.origin {
         Origin::Measured => (machine.gpu.as_ref().or(machine.cpu.as_ref()), "measured"),
         Origin::Simulated => (None, "simulated"),
+        Origin::Imported | Origin::ImportedWithoutArrivals => {
+            return format!("{}, {}", model.id, model.source);
+        }
     };
     let processor = processor.map_or_else(String::new, |name| format!(", {name}"));
     format!(

@@ -4,8 +4,10 @@
 
 mod calibration;
 mod columns;
+mod diff;
 mod figures;
 mod html;
+mod inputs;
 mod notes;
 mod perfetto;
 mod profile;
@@ -13,9 +15,12 @@ mod report;
 mod rows;
 mod text;
 mod units;
+mod vllm;
 
 pub use calibration::calibration_text;
 pub use columns::columns;
+pub use diff::{Diff, Pair, Side};
 pub use perfetto::write_perfetto;
 pub use profile::ProfileReport;
 pub use report::{Report, Run, SCHEMA_VERSION, Style};
+pub use vllm::vllm_result;

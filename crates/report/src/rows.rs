@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use metron_metrics::{Better, Distribution, RunSummary};
 
 use crate::report::Report;
@@ -7,6 +9,10 @@ use crate::units::{milliseconds, percent, seconds, three_digits};
 pub(crate) struct Row {
     /// What it is, with its unit.
     pub(crate) name: String,
+    /// The policies' values, in seconds where they are times.
+    pub(crate) values: Vec<Option<f64>>,
+    /// How a value is written.
+    pub(crate) format: fn(f64) -> String,
     /// The policies' values, as text.
     pub(crate) cells: Vec<String>,
     /// The places of the best.
@@ -15,12 +21,16 @@ pub(crate) struct Row {
 
 /// The rows of a comparison, in the order in which they are read.
 pub(crate) fn rows(report: &Report<'_>) -> Vec<Row> {
-    let table = Table(report.comparison.policies.iter().map(|row| &row.pooled).collect());
+    let stall_limit = report.has_stall_limit().then_some(report.scoring.stall_limit);
+    rows_of(report.comparison.policies.iter().map(|row| &row.pooled).collect(), stall_limit)
+}
+
+/// The rows of some summaries; without a stall limit that they share, stalls are not counted.
+pub(crate) fn rows_of(summaries: Vec<&RunSummary>, stall_limit: Option<Duration>) -> Vec<Row> {
+    let table = Table(summaries);
     let mut rows = vec![table.requests()];
     rows.push(
-        table.numbers("output tokens/s", Better::Higher, three_digits, |s| {
-            Some(s.output_throughput)
-        }),
+        table.numbers("output tokens/s", Better::Higher, three_digits, |s| s.output_throughput),
     );
     if table.0.iter().any(|summary| summary.goodput.is_some()) {
         rows.push(
@@ -34,17 +44,22 @@ pub(crate) fn rows(report: &Report<'_>) -> Vec<Row> {
         rows.push(table.numbers("TBT P99, ms", Better::Lower, milliseconds, |s| s.tbt.p99));
     }
     rows.push(table.numbers("TBT max, ms", Better::Lower, milliseconds, |s| s.tbt.max));
-    if report.has_stall_limit() {
-        let name = format!("stalls (> {})", seconds(report.scoring.stall_limit.as_secs_f64()));
+    if let Some(limit) = stall_limit {
+        let name = format!("stalls (> {})", seconds(limit.as_secs_f64()));
         rows.push(table.numbers(&name, Better::Lower, whole, |s| Some(s.stalls.count as f64)));
     }
     rows.push(table.lowest_fluidity());
     rows.push(
         table.numbers("fluidity-index P50", Better::Higher, three_digits, |s| s.fluidity.p50),
     );
-    let name = format!("fluid requests (>= {}), %", report.scoring.rate_target.index);
+    let fluid_from = table.0.first().map_or(1.0, |summary| summary.fluidity.fluid_from);
+    let name = format!("fluid requests (>= {fluid_from}), %");
     rows.push(table.numbers(&name, Better::Higher, percent, |s| s.fluidity.share_fluid));
     rows.extend(table.token_rates());
+    if table.0.iter().any(|summary| summary.etalon_fluid_rate.is_some()) {
+        let name = "fluid token rate (Etalon's), tokens/s";
+        rows.push(table.numbers(name, Better::Higher, three_digits, |s| s.etalon_fluid_rate));
+    }
     rows.push(table.numbers("preemptions", Better::Lower, whole, |s| {
         s.steps.map(|steps| steps.preemptions as f64)
     }));
@@ -81,7 +96,7 @@ impl Table<'_> {
         let reads_best = |at: &usize| best.iter().any(|best| cells[*best] == cells[*at]);
         let best: Vec<usize> = (0..cells.len()).filter(reads_best).collect();
         let best = if best.len() == cells.len() { Vec::new() } else { best };
-        Row { name: name.to_owned(), cells, best }
+        Row { name: name.to_owned(), values, format, cells, best }
     }
 
     fn requests(&self) -> Row {
@@ -93,8 +108,9 @@ impl Table<'_> {
                 format!("{} of {}", counts.finished, counts.scheduled)
             }
         };
+        let values = self.0.iter().map(|summary| Some(summary.requests.finished as f64)).collect();
         let cells = self.0.iter().map(cell).collect();
-        Row { name: "requests done".to_owned(), cells, best: Vec::new() }
+        Row { name: "requests done".to_owned(), values, format: whole, cells, best: Vec::new() }
     }
 
     /// The fluid token generation rate, and what it is compared with.

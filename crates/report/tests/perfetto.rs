@@ -9,9 +9,11 @@ use serde_json::Value;
 use served::Experiment;
 
 fn events(policy: &'static str) -> Vec<Value> {
-    let experiment = Experiment::of(&[policy], 40);
-    let mut bytes = Vec::new();
-    write_perfetto(&experiment.runs[0].2, &mut bytes).expect("memory takes everything");
+    let bytes = Experiment::of(&[policy], 40).report(|report| {
+        let mut bytes = Vec::new();
+        write_perfetto(report.runs[0].trace, &mut bytes).expect("memory takes everything");
+        bytes
+    });
     let whole: Value = serde_json::from_slice(&bytes).expect("it is one JSON object");
     whole["traceEvents"].as_array().expect("a list of events").clone()
 }

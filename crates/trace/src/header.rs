@@ -45,6 +45,24 @@ pub enum Origin {
     Measured,
     /// A virtual clock, moved by a cost model.
     Simulated,
+    /// The clock of another tool's client. There are no steps, and what that tool did not say of its
+    /// seed, engine and machine is 0 or empty in the header.
+    Imported,
+    /// Likewise of a tool that kept no arrivals: each request has a clock of its own, which starts
+    /// with its arrival, so nothing that spans several requests can be computed.
+    ImportedWithoutArrivals,
+}
+
+impl Origin {
+    /// Whether all requests share one clock, so that their arrivals can be compared.
+    pub const fn knows_arrivals(self) -> bool {
+        !matches!(self, Self::ImportedWithoutArrivals)
+    }
+
+    /// Whether another tool measured it.
+    pub const fn is_imported(self) -> bool {
+        matches!(self, Self::Imported | Self::ImportedWithoutArrivals)
+    }
 }
 
 /// A policy as configured.

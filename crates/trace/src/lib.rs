@@ -2,9 +2,11 @@
 //!
 //! Everything that is known about a run is a [`Trace`]: its [`Header`], the [`Request`]s, each
 //! [`StepRecord`] with its [`Work`], each output [`Token`], and how each request ended. Every
-//! metric is a pure function of it. This crate reads no clock and knows no model.
+//! metric is a pure function of it. Results of other tools become traces too, with what they know
+//! ([`Tool::import`]). This crate reads no clock and knows no model.
 
 mod header;
+mod import;
 mod operator;
 mod profile;
 mod request;
@@ -16,6 +18,7 @@ pub use header::{
     Calibration, DecodePoint, ExecutorInfo, Header, Limits, Machine, ModelInfo, Origin, PolicyInfo,
     PrefillCurve, PrefillFit,
 };
+pub use import::{ImportError, ImportNote, Imported, Tool};
 pub use operator::{Operator, OperatorSpan};
 pub use profile::{
     BatchShape, Counters, OperatorProfile, PROFILE_VERSION, Profile, Roofs, ShapeError,

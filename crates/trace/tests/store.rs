@@ -5,10 +5,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use metron_trace::{
-    Deadlines, EndStatus, ExecutorInfo, FORMAT_VERSION, Header, Limits, Machine, Missing,
+    Deadlines, EndStatus, ExecutorInfo, FORMAT_VERSION, Header, Imported, Limits, Machine, Missing,
     ModelInfo, Operator, OperatorSpan, Origin, Phases, PolicyInfo, Preemption, PreemptionCause,
-    Request, RequestEnd, RequestId, Sampling, StepRecord, StoreError, Timestamp, Token, Trace,
-    TraceReader, TraceWriter, Work, WorkKind,
+    Request, RequestEnd, RequestId, Sampling, StepRecord, StoreError, Timestamp, Token, Tool,
+    Trace, TraceReader, TraceWriter, Work, WorkKind,
 };
 use proptest::prelude::*;
 
@@ -283,4 +283,14 @@ fn an_old_trace_is_not_overwritten() {
     let dir = tempfile::tempdir().unwrap();
     TraceWriter::create(dir.path(), &header()).unwrap().finish().unwrap();
     assert!(matches!(TraceWriter::create(dir.path(), &header()), Err(StoreError::Io { .. })));
+}
+
+#[test]
+fn a_trace_without_steps_is_written_whole() {
+    let Imported { trace, .. } =
+        Tool::Vllm.import(include_str!("data/vllm.json")).expect("it is a result");
+    let dir = tempfile::tempdir().unwrap();
+    TraceWriter::write(dir.path(), &trace).expect("the disk has room");
+    let (read, missing) = TraceReader::read(dir.path()).unwrap();
+    assert_eq!((read, missing), (trace, Vec::new()));
 }

@@ -22,6 +22,7 @@ use crate::output::OutputDir;
 use crate::prepare::{Defaulted, Prepared, draw, limits, prepare, quick_calibration, submissions};
 use crate::print;
 use crate::progress::{Progress, StopSignal};
+use crate::save_result::SavedResults;
 use crate::virtual_rig::{SharedCost, VirtualRig};
 
 /// `metron compare` and `metron run`: they differ in their defaults.
@@ -141,6 +142,7 @@ impl Session<'_> {
         let limits = rig.limits();
         check_fits(&experiment, &draft.sample(), limits, seed)?;
         let output = OutputDir::create(args.output.output.as_deref(), defaulted.name())?;
+        let saved = SavedResults::open(&args.save_result, &output.0.join("vllm"))?;
         let stop = StopSignal::on_ctrl_c();
         let mut progress = Progress::new(stop, quiet);
         let calibrated = quick_calibration(rig, &draft, seed, &mut progress)?;
@@ -159,7 +161,7 @@ impl Session<'_> {
         let as_run = Experiment { replicates, ..prepared.experiment.clone() };
         let text = toml::to_string_pretty(&as_run).or_fail(Kind::Internal)?;
         output.write("experiment.toml", &text)?;
-        report(&comparing, &prepared, &header, facts, &output, args)
+        report(&comparing, &prepared, &header, facts, &output, saved.as_ref(), args)
     }
 }
 
@@ -288,6 +290,7 @@ fn report(
     header: &Header,
     facts: Vec<(String, String)>,
     output: &OutputDir,
+    saved: Option<&SavedResults>,
     args: &ExperimentArgs,
 ) -> Result<(), Failure> {
     let runs: Vec<Run<'_>> = comparing
@@ -314,6 +317,9 @@ fn report(
     let json = report.to_json().or_fail(Kind::Internal)?;
     output.write("metrics.json", &json)?;
     let html = output.write("report.html", &report.to_html().or_fail(Kind::Internal)?)?;
+    if let Some(saved) = saved {
+        saved.write(&runs, &prepared.scoring)?;
+    }
     if args.output.json {
         print::result(&json);
     } else {

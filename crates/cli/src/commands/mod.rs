@@ -1,7 +1,9 @@
 pub(crate) mod calibrate;
+pub(crate) mod diff;
 pub(crate) mod experiment;
 pub(crate) mod export;
 pub(crate) mod generate;
+pub(crate) mod import;
 pub(crate) mod list;
 pub(crate) mod profile;
 pub(crate) mod score;

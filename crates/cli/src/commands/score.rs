@@ -4,25 +4,22 @@ use metron_metrics::{Comparison, DeadlineRule, RunOf, Scoring};
 use metron_report::{Report, Run, Style};
 use metron_trace::{StoreError, Trace, TraceReader};
 
-use crate::args::ScoreArgs;
+use crate::args::{ScoreArgs, ScoringArgs};
 use crate::exit::{Failure, Kind, OrFail};
 use crate::experiment::ScoringSection;
 use crate::output::io_failure;
 use crate::print;
+use crate::save_result::SavedResults;
+
+/// Where results in vLLM's form go that nobody named a directory for.
+const SAVED_RESULTS: &str = "vllm";
 
 /// `metron score`: all metrics again from saved traces, under other deadlines if asked.
 pub(crate) fn run(args: &ScoreArgs) -> Result<(), Failure> {
-    let mut traces = Vec::new();
-    for path in &args.traces {
-        for dir in trace_dirs(path)? {
-            let (trace, missing) = TraceReader::read(&dir).map_err(store_failure)?;
-            for missing in missing {
-                print::note(&format!("{}: {missing}", dir.display()));
-            }
-            traces.push(trace);
-        }
-    }
-    let scoring = scoring(&traces[0], args)?;
+    let traces = load(&args.traces)?;
+    let scoring = scoring(&traces[0], &args.scoring)?;
+    note_missing_deadlines(&traces, &scoring);
+    let saved = SavedResults::open(&args.save_result, SAVED_RESULTS.as_ref())?;
     let policies = policies(&traces);
     let replicate = |at: usize| {
         let own = |trace: &&Trace| trace.header.policy.label == traces[at].header.policy.label;
@@ -56,7 +53,34 @@ pub(crate) fn run(args: &ScoreArgs) -> Result<(), Failure> {
     } else {
         print::result(&report.to_text(Style { colour: print::wants_colour() }));
     }
-    Ok(())
+    saved.map_or(Ok(()), |saved| saved.write(&runs, &scoring))
+}
+
+/// The traces that these paths name, as far as they are whole; never none.
+pub(super) fn load(paths: &[PathBuf]) -> Result<Vec<Trace>, Failure> {
+    let mut traces = Vec::new();
+    for path in paths {
+        for dir in trace_dirs(path)? {
+            let (trace, missing) = TraceReader::read(&dir).map_err(store_failure)?;
+            for missing in missing {
+                print::note(&format!("{}: {missing}", dir.display()));
+            }
+            traces.push(trace);
+        }
+    }
+    Ok(traces)
+}
+
+/// Says why nothing is fluid where no deadlines are known.
+fn note_missing_deadlines(traces: &[Trace], scoring: &Scoring) {
+    let rule = &scoring.deadlines;
+    let has_own = |trace: &Trace| trace.requests.iter().any(|r| r.deadlines.is_some());
+    if rule.needs_recorded() && !traces.iter().any(has_own) {
+        print::note(
+            "no deadlines are known, so there is no fluidity-index: give --ttft-deadline and \
+             --tbt-deadline",
+        );
+    }
 }
 
 /// The trace itself, or the traces of an output directory in the order in which they ran.
@@ -88,7 +112,7 @@ pub(crate) fn store_failure(error: StoreError) -> Failure {
 }
 
 /// The policies in the order of the comparison that made the traces; others behind.
-fn policies(traces: &[Trace]) -> Vec<String> {
+pub(super) fn policies(traces: &[Trace]) -> Vec<String> {
     let listed = traces[0].header.experiment.get("policies").and_then(|list| list.as_array());
     let listed = listed.into_iter().flatten().filter_map(|label| label.as_str());
     let mut policies: Vec<String> = listed.map(ToOwned::to_owned).collect();
@@ -102,7 +126,7 @@ fn policies(traces: &[Trace]) -> Vec<String> {
 }
 
 /// How the run was scored, with what is asked for in its place.
-fn scoring(trace: &Trace, args: &ScoreArgs) -> Result<Scoring, Failure> {
+pub(super) fn scoring(trace: &Trace, args: &ScoringArgs) -> Result<Scoring, Failure> {
     let recorded = trace.header.experiment.get("scoring").cloned();
     let mut scoring: Scoring = match recorded {
         Some(recorded) => serde_json::from_value(recorded)
@@ -118,7 +142,7 @@ fn scoring(trace: &Trace, args: &ScoreArgs) -> Result<Scoring, Failure> {
         },
     };
     let mut asked = ScoringSection::default();
-    asked.overlay(&args.scoring)?;
+    asked.overlay(args)?;
     scoring.deadlines.first_token = asked.first_token.unwrap_or(scoring.deadlines.first_token);
     scoring.deadlines.next_token = asked.next_token.or(scoring.deadlines.next_token);
     scoring.stall_limit = asked.stall_limit.unwrap_or(scoring.stall_limit);
@@ -126,7 +150,7 @@ fn scoring(trace: &Trace, args: &ScoreArgs) -> Result<Scoring, Failure> {
     scoring.rate_target.share = asked.fluid_share.unwrap_or(scoring.rate_target.share);
     scoring.goodput = asked.goodput.clone().or(scoring.goodput);
     let rule = asked.fluidity_rule();
-    if args.scoring.rule.is_some() {
+    if args.rule.is_some() {
         scoring.fluidity.counting = rule.counting;
     }
     scoring.fluidity.with_first_token &= rule.with_first_token;

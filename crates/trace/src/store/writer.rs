@@ -12,7 +12,8 @@ use arrow_ipc::writer::{IpcWriteOptions, StreamWriter};
 use super::StoreError;
 use super::tables::{OfStep, Table};
 use crate::{
-    Header, OperatorSpan, Preemption, Request, RequestEnd, StepRecord, Timestamp, Token, Work,
+    Header, OperatorSpan, Preemption, Request, RequestEnd, StepRecord, Timestamp, Token, Trace,
+    Work,
 };
 
 /// Rows are flushed when so many are waiting, ...
@@ -62,6 +63,24 @@ impl TraceWriter {
         Ok(Self { rows: Rows::default(), flushed_at: Timestamp::ZERO, to_disk, disk })
     }
 
+    /// Writes a whole trace into the directory `dir`; an old trace there is an error.
+    pub fn write(dir: &Path, trace: &Trace) -> Result<(), StoreError> {
+        let mut writer = Self::create(dir, &trace.header)?;
+        for request in &trace.requests {
+            writer.append_request(request)?;
+        }
+        for step in &trace.steps {
+            writer.append_step(step, &[])?;
+        }
+        for token in &trace.tokens {
+            writer.append_token(token)?;
+        }
+        for end in &trace.ends {
+            writer.append_end(end)?;
+        }
+        writer.finish()
+    }
+
     /// A request arrived.
     pub fn append_request(&mut self, request: &Request) -> Result<(), StoreError> {
         self.rows.requests.push(request.clone());
@@ -85,6 +104,11 @@ impl TraceWriter {
             ..*step
         });
         self.flush_if_due(step.ended_at)
+    }
+
+    fn append_token(&mut self, token: &Token) -> Result<(), StoreError> {
+        self.rows.tokens.push(*token);
+        self.flush_if_due(token.at)
     }
 
     /// A request ended.
