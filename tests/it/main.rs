@@ -1,6 +1,8 @@
 //! Tests of the whole: the architecture, and the program as its users run it.
 
 mod bad_input;
+mod blame;
 mod experiments;
+mod explain;
 mod layers;
 mod metron;

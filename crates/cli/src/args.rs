@@ -23,6 +23,8 @@ pub(crate) enum Command {
     Generate(GenerateArgs),
     /// Compute all metrics of saved traces again, under other deadlines if asked.
     Score(ScoreArgs),
+    /// Why deadlines were missed: the causes under each policy, or one request's story.
+    Explain(ExplainArgs),
     /// List the models that can be named, and whether they are on disk.
     Models(ListArgs),
     /// List the schedulers that can be named.
@@ -293,6 +295,22 @@ pub(crate) struct ScoreArgs {
     #[command(flatten)]
     pub(crate) scoring: ScoringArgs,
     /// Print one JSON object instead of a table.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ExplainArgs {
+    /// Directories of saved traces, or the output directory of a run or comparison.
+    #[arg(value_name = "TRACE", required = true)]
+    pub(crate) traces: Vec<PathBuf>,
+    /// Tell the story of this request, under each policy. [default: each policy's missed deadlines
+    /// by cause]
+    #[arg(long, value_name = "ID")]
+    pub(crate) request: Option<u32>,
+    #[command(flatten)]
+    pub(crate) scoring: ScoringArgs,
+    /// Print JSON instead of text.
     #[arg(long)]
     pub(crate) json: bool,
 }

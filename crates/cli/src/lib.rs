@@ -51,6 +51,7 @@ fn run(command: &Command, registry: &Registry) -> Result<(), Failure> {
         Command::Calibrate(args) => commands::calibrate::run(args),
         Command::Generate(args) => commands::generate::run(args),
         Command::Score(args) => commands::score::run(args),
+        Command::Explain(args) => commands::explain::run(args),
         Command::Models(args) => commands::list::models(args),
         Command::Schedulers(args) => commands::list::schedulers(args, registry),
     }

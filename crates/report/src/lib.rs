@@ -2,8 +2,10 @@
 //!
 //! Everything is drawn from plain types of `metrics` and `trace`; nothing here prints.
 
+mod blame;
 mod calibration;
 mod columns;
+mod explanation;
 mod figures;
 mod html;
 mod notes;
@@ -12,6 +14,8 @@ mod rows;
 mod text;
 mod units;
 
+pub use blame::blame_text;
 pub use calibration::calibration_text;
 pub use columns::columns;
+pub use explanation::explanation_text;
 pub use report::{Report, Run, SCHEMA_VERSION, Style};

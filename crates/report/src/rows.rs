@@ -1,5 +1,6 @@
 use metron_metrics::{Better, Distribution, RunSummary};
 
+use crate::blame::{blame_rows, blamed};
 use crate::report::Report;
 use crate::units::{milliseconds, percent, seconds, three_digits};
 
@@ -59,10 +60,11 @@ pub(crate) fn rows(report: &Report<'_>) -> Vec<Row> {
             s.steps.and_then(|steps| steps.outside_forward)
         }));
     }
+    rows.extend(blame_rows(&blamed(report)));
     rows
 }
 
-fn whole(value: f64) -> String {
+pub(crate) fn whole(value: f64) -> String {
     format!("{value:.0}")
 }
 

@@ -1,5 +1,6 @@
 pub(crate) mod calibrate;
 pub(crate) mod experiment;
+pub(crate) mod explain;
 pub(crate) mod generate;
 pub(crate) mod list;
 pub(crate) mod score;

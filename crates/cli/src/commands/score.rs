@@ -4,7 +4,7 @@ use metron_metrics::{Comparison, DeadlineRule, RunOf, Scoring};
 use metron_report::{Report, Run, Style};
 use metron_trace::{StoreError, Trace, TraceReader};
 
-use crate::args::ScoreArgs;
+use crate::args::{ScoreArgs, ScoringArgs};
 use crate::exit::{Failure, Kind, OrFail};
 use crate::experiment::ScoringSection;
 use crate::output::io_failure;
@@ -12,17 +12,8 @@ use crate::print;
 
 /// `metron score`: all metrics again from saved traces, under other deadlines if asked.
 pub(crate) fn run(args: &ScoreArgs) -> Result<(), Failure> {
-    let mut traces = Vec::new();
-    for path in &args.traces {
-        for dir in trace_dirs(path)? {
-            let (trace, missing) = TraceReader::read(&dir).map_err(store_failure)?;
-            for missing in missing {
-                print::note(&format!("{}: {missing}", dir.display()));
-            }
-            traces.push(trace);
-        }
-    }
-    let scoring = scoring(&traces[0], args)?;
+    let traces = read_traces(&args.traces)?;
+    let scoring = scoring(&traces[0], &args.scoring)?;
     let policies = policies(&traces);
     let replicate = |at: usize| {
         let own = |trace: &&Trace| trace.header.policy.label == traces[at].header.policy.label;
@@ -59,6 +50,21 @@ pub(crate) fn run(args: &ScoreArgs) -> Result<(), Failure> {
     Ok(())
 }
 
+/// All traces at these paths, at least one.
+pub(super) fn read_traces(paths: &[PathBuf]) -> Result<Vec<Trace>, Failure> {
+    let mut traces = Vec::new();
+    for path in paths {
+        for dir in trace_dirs(path)? {
+            let (trace, missing) = TraceReader::read(&dir).map_err(store_failure)?;
+            for missing in missing {
+                print::note(&format!("{}: {missing}", dir.display()));
+            }
+            traces.push(trace);
+        }
+    }
+    Ok(traces)
+}
+
 /// The trace itself, or the traces of an output directory in the order in which they ran.
 fn trace_dirs(path: &Path) -> Result<Vec<PathBuf>, Failure> {
     if path.join("header.json").exists() {
@@ -88,7 +94,7 @@ fn store_failure(error: StoreError) -> Failure {
 }
 
 /// The policies in the order of the comparison that made the traces; others behind.
-fn policies(traces: &[Trace]) -> Vec<String> {
+pub(super) fn policies(traces: &[Trace]) -> Vec<String> {
     let listed = traces[0].header.experiment.get("policies").and_then(|list| list.as_array());
     let listed = listed.into_iter().flatten().filter_map(|label| label.as_str());
     let mut policies: Vec<String> = listed.map(ToOwned::to_owned).collect();
@@ -102,7 +108,7 @@ fn policies(traces: &[Trace]) -> Vec<String> {
 }
 
 /// How the run was scored, with what is asked for in its place.
-fn scoring(trace: &Trace, args: &ScoreArgs) -> Result<Scoring, Failure> {
+pub(super) fn scoring(trace: &Trace, args: &ScoringArgs) -> Result<Scoring, Failure> {
     let recorded = trace.header.experiment.get("scoring").cloned();
     let mut scoring: Scoring = match recorded {
         Some(recorded) => serde_json::from_value(recorded)
@@ -117,13 +123,13 @@ fn scoring(trace: &Trace, args: &ScoreArgs) -> Result<Scoring, Failure> {
         },
     };
     let mut asked = ScoringSection::default();
-    asked.overlay(&args.scoring)?;
+    asked.overlay(args)?;
     scoring.deadlines.first_token = asked.first_token.unwrap_or(scoring.deadlines.first_token);
     scoring.deadlines.next_token = asked.next_token.or(scoring.deadlines.next_token);
     scoring.stall_limit = asked.stall_limit.unwrap_or(scoring.stall_limit);
     scoring.goodput = asked.goodput.clone().or(scoring.goodput);
     let rule = asked.fluidity_rule();
-    if args.scoring.rule.is_some() {
+    if args.rule.is_some() {
         scoring.fluidity.counting = rule.counting;
     }
     scoring.fluidity.with_first_token &= rule.with_first_token;

@@ -1,11 +1,12 @@
 //! The figures, as SVG that follows the page's colours.
 
+mod blame;
 mod cdf;
-mod due;
 mod stream;
 mod theme;
 mod timeline;
 
+pub(crate) use blame::{blame_figure, blame_keys};
 pub(crate) use cdf::cdfs;
 pub(crate) use stream::{Streams, stream_keys, streams};
 pub(crate) use theme::{Key, policy_keys};
