@@ -34,9 +34,10 @@ pub(crate) fn blame_rows(policies: &[Blamed<'_>]) -> Vec<Row> {
         cells: counts.iter().map(|count| count.map_or_else(|| "-".to_owned(), whole)).collect(),
         best,
     };
-    let all = counts(&|blame| blame.missed);
-    let mut rows = vec![row("deadlines missed, for".to_owned(), &all, Better::Lower.best(&all))];
-    for cause in causes(policies) {
+    let (all, causes) = (counts(&|blame| blame.missed), causes(policies));
+    let name = if causes.is_empty() { "deadlines missed" } else { "deadlines missed, for" };
+    let mut rows = vec![row(name.to_owned(), &all, Better::Lower.best(&all))];
+    for cause in causes {
         let of_cause = counts(&|blame| blame.missed_for(cause));
         rows.push(row(format!("  {}", cause.name()), &of_cause, Vec::new()));
     }

@@ -10,6 +10,9 @@ use crate::units::{milliseconds, seconds, three_digits};
 /// So many late tokens are told of, the latest.
 const MOST_TOLD: usize = 12;
 
+/// A cause with less than this part of a token's lateness is told with the other small ones.
+const LEAST_TOLD: u64 = 100;
+
 /// The story of one request in sentences, with the times of its tokens. `policy` is who served it.
 pub fn explanation_text(policy: &str, story: &Explanation) -> String {
     let mut text = arrival(policy, story);
@@ -116,10 +119,25 @@ fn late_token(late: &LateToken, request: RequestId) -> String {
         ns(late.allowed_ns),
         ns(late.window_ns),
     );
-    for part in &late.parts {
+    let is_told = |part: &&LatePart| part.lateness_ns >= late.late_ns / LEAST_TOLD;
+    for part in late.parts.iter().filter(is_told) {
         let _ = writeln!(text, "  {}", part_sentence(part, request));
     }
+    text.push_str(&lesser_parts(late.parts.iter().filter(|part| !is_told(part))));
     text
+}
+
+/// `0.786 ms for lesser causes: the engine, unexplained`.
+fn lesser_parts<'a>(parts: impl Iterator<Item = &'a LatePart>) -> String {
+    let (mut together, mut names) = (0, Vec::new());
+    for part in parts {
+        together += u128::from(part.lateness_ns);
+        names.push(part.cause.name());
+    }
+    if names.is_empty() {
+        return String::new();
+    }
+    format!("  {} for lesser causes: {}\n", time(together), names.join(", "))
 }
 
 /// How much of the lateness was for what, as a sentence's rest.
@@ -140,7 +158,6 @@ fn why(part: &LatePart, request: RequestId) -> String {
             cause => format!("for {}, between steps", cause.name()),
         };
     };
-    let step = place.longest;
     let ran = |what: &str| ran(&place.ran, what, request);
     let longest = time(u128::from(place.longest_ns));
     let what = match part.cause {
@@ -154,23 +171,29 @@ fn why(part: &LatePart, request: RequestId) -> String {
         Cause::Model | Cause::Unexplained => "unexplained",
     };
     let there = match part.cause {
-        Cause::Queue | Cause::Blocks => format!("which ran {}", ran("tokens")),
-        Cause::Prefill => format!("{} carried {}", which(place), ran("prompt tokens")),
-        Cause::Recomputation => format!("{} recomputed {}", which(place), ran("tokens")),
+        Cause::Queue | Cause::Blocks => format!(", which ran {}", ran("tokens")),
+        Cause::Prefill => format!(", {} carried {}", which(place), ran("prompt tokens")),
+        Cause::Recomputation => format!(", {} recomputed {}", which(place), ran("tokens")),
         Cause::BatchGrowth => {
-            format!("{} decoded beside it in step {step}", count(place.ran.len(), "other"))
+            format!(", with {} beside it{}", count(place.ran.len(), "other"), then(place))
         }
-        Cause::Scheduler | Cause::Engine => format!("{longest} of it in step {step}"),
+        Cause::Scheduler | Cause::Engine if place.steps == 1 => String::new(),
+        Cause::Scheduler | Cause::Engine => format!(", {longest} of it{}", then(place)),
         Cause::Model | Cause::Unexplained => {
-            format!("step {step} took {longest} longer than its contents account for")
+            format!(", {} took {longest} longer than its contents account for", which(place))
         }
     };
-    format!("{what} {}, {there}", through(place))
+    format!("{what} {}{there}", through(place))
 }
 
 /// `which` of a single step, `of which step 8` of several.
 fn which(place: &Where) -> String {
     if place.steps == 1 { "which".to_owned() } else { format!("of which step {}", place.longest) }
+}
+
+/// Nothing of a single step, ` in step 8` of several.
+fn then(place: &Where) -> String {
+    if place.steps == 1 { String::new() } else { format!(" in step {}", place.longest) }
 }
 
 /// `in step 8`, `in steps 8 and 9`, `in 5 steps from 8 to 14`.
@@ -187,7 +210,7 @@ fn ran(ran: &[(RequestId, u32)], what: &str, request: RequestId) -> String {
     const NAMED: usize = 3;
     let (named, others) = ran.split_at(ran.len().min(NAMED));
     let whose = |id: RequestId| {
-        if id == request { "its own".to_owned() } else { format!("of {id}") }
+        if id == request { "of its own".to_owned() } else { format!("of {id}") }
     };
     let mut parts: Vec<String> = named
         .iter()

@@ -67,43 +67,50 @@ fn a_decode_that_stalls_for_a_long_prompt_blames_its_prefill() {
     }
 }
 
+/// Sixteen requests at once, whose decodes are dear.
+fn batches_of(max_num_seqs: u32) -> Trace {
+    let (cost, limits) =
+        (AffineCost { decode_token_ns: 5e6, ..COST }, Limits { max_num_seqs, ..LIMITS });
+    costing(cost, "orca", limits, &[(0, 1, 30); 16])
+}
+
+fn decodes_due(next_ms: u64) -> Scoring {
+    let fluidity = FluidityRule { with_first_token: false, ..FluidityRule::default() };
+    Scoring { fluidity, ..due(0, next_ms) }
+}
+
 #[test]
 fn a_decode_in_too_large_a_batch_blames_its_growth() {
-    let cost = AffineCost { decode_token_ns: 5e6, ..COST };
-    let slots = |max_num_seqs| {
-        let limits = Limits { max_num_seqs, ..LIMITS };
-        costing(cost, "orca", limits, &[(0, 1, 30); 16])
-    };
-    let decodes = FluidityRule { with_first_token: false, ..FluidityRule::default() };
-    let scoring = Scoring { fluidity: decodes, ..due(0, 40) };
-    check(&[Cause::BatchGrowth], &slots(16), &slots(1), 0, &scoring);
+    check(&[Cause::BatchGrowth], &batches_of(16), &batches_of(1), 0, &decodes_due(40));
+}
+
+fn preempted_at(preempts_at: Option<u32>) -> Trace {
+    serve(Machine::costing(COST), &mut Fickle { preempts_at }, LIMITS, &[(0, 400, 20)])
 }
 
 #[test]
 fn a_request_preempted_for_no_reason_blames_recomputation() {
-    let served = |preempts_at| {
-        let mut policy = Fickle { preempts_at };
-        serve(Machine::costing(COST), &mut policy, LIMITS, &[(0, 400, 20)])
-    };
-    check(&[Cause::Recomputation], &served(Some(5)), &served(None), 0, &due(410, 11));
+    let (with, without) = (preempted_at(Some(5)), preempted_at(None));
+    check(&[Cause::Recomputation], &with, &without, 0, &due(410, 11));
 }
+
+fn pool_of(num_blocks: u32, arrivals: &[Arrival]) -> Trace {
+    served("sarathi", Limits { num_blocks, ..LIMITS }, arrivals)
+}
+
+/// The second needs 13 of the blocks that the first holds.
+const LARGE: [Arrival; 2] = [(0, 500, 60), (600, 200, 5)];
 
 #[test]
 fn a_request_that_waited_for_blocks_blames_their_shortage() {
-    let pool = |num_blocks| {
-        let limits = Limits { num_blocks, ..LIMITS };
-        served("sarathi", limits, &[(0, 500, 60), (600, 200, 5)])
-    };
-    check(&[Cause::Blocks], &pool(40), &pool(400), 1, &due(300, 50));
+    check(&[Cause::Blocks], &pool_of(40, &LARGE), &pool_of(400, &LARGE), 1, &due(300, 50));
 }
 
 #[test]
 fn a_request_preempted_for_want_of_blocks_blames_them_and_its_recomputation() {
-    let pool = |num_blocks| {
-        let limits = Limits { num_blocks, ..LIMITS };
-        served("sarathi", limits, &[(0, 100, 200), (0, 100, 200)])
-    };
-    let (tight, roomy, scoring) = (pool(26), pool(100), due(250, 12));
+    let growing = [(0, 100, 200), (0, 100, 200)];
+    let (tight, roomy) = (pool_of(26, &growing), pool_of(100, &growing));
+    let scoring = due(250, 12);
     check(&[Cause::Blocks, Cause::Recomputation], &tight, &roomy, 1, &scoring);
     let blame = blame_of(&tight, 1, &scoring);
     for cause in [Cause::Blocks, Cause::Recomputation] {
@@ -111,44 +118,53 @@ fn a_request_preempted_for_want_of_blocks_blames_them_and_its_recomputation() {
     }
 }
 
+/// One request alone.
+const ALONE: [Arrival; 1] = [(0, 10, 30)];
+
+fn alone_on(machine: Machine) -> Trace {
+    serve(machine, registered("orca", LIMITS).as_mut(), LIMITS, &ALONE)
+}
+
+fn thinking(ms: u64) -> Trace {
+    let machine = Machine::costing(COST);
+    let mut policy = machine.thinking("orca", LIMITS, Duration::from_millis(ms));
+    serve(machine, &mut policy, LIMITS, &ALONE)
+}
+
 #[test]
 fn a_policy_that_thinks_too_long_is_blamed_itself() {
-    let thinks = |ms| {
-        let machine = Machine::costing(COST);
-        let mut policy = machine.thinking("orca", LIMITS, Duration::from_millis(ms));
-        serve(machine, &mut policy, LIMITS, &[(0, 10, 30)])
-    };
-    check(&[Cause::Scheduler], &thinks(30), &thinks(0), 0, &due(60, 15));
+    check(&[Cause::Scheduler], &thinking(30), &thinking(0), 0, &due(60, 15));
+}
+
+fn preparing(ms: u64) -> Trace {
+    alone_on(Machine::costing(COST).preparing(Duration::from_millis(ms)))
 }
 
 #[test]
 fn an_executor_that_is_slow_to_build_batches_blames_the_engine() {
-    let prepares = |ms| {
-        let machine = Machine::costing(COST).preparing(Duration::from_millis(ms));
-        serve(machine, registered("orca", LIMITS).as_mut(), LIMITS, &[(0, 10, 30)])
-    };
-    check(&[Cause::Engine], &prepares(30), &prepares(0), 0, &due(60, 15));
+    check(&[Cause::Engine], &preparing(30), &preparing(0), 0, &due(60, 15));
 }
 
 #[test]
 fn a_deadline_that_a_lone_request_can_not_meet_blames_the_model() {
-    let alone = |step_ns| costing(AffineCost { step_ns, ..COST }, "orca", LIMITS, &[(0, 10, 30)]);
-    check(&[Cause::Model], &alone(10e6), &alone(4e6), 0, &due(20, 5));
+    let (slow, fast) = (COST, AffineCost { step_ns: 4e6, ..COST });
+    let [slow, fast] = [slow, fast].map(|cost| alone_on(Machine::costing(cost)));
+    check(&[Cause::Model], &slow, &fast, 0, &due(20, 5));
+}
+
+fn hiccuping(ms: u64) -> Trace {
+    alone_on(Machine::costing(COST).hiccuping(5, Duration::from_millis(ms)))
 }
 
 #[test]
 fn a_step_slower_than_its_contents_is_unexplained() {
-    let hiccups = |ms| {
-        let machine = Machine::costing(COST).hiccuping(5, Duration::from_millis(ms));
-        serve(machine, registered("orca", LIMITS).as_mut(), LIMITS, &[(0, 10, 30)])
-    };
-    check(&[Cause::Unexplained], &hiccups(200), &hiccups(0), 0, &due(20, 11));
+    check(&[Cause::Unexplained], &hiccuping(200), &hiccuping(0), 0, &due(20, 11));
 }
 
 /// A request that arrives in the middle of a step waits for that, however many blocks are taken.
 #[test]
 fn a_long_step_is_no_shortage_of_blocks() {
-    let trace = served("sarathi", Limits { num_blocks: 34, ..LIMITS }, &[(0, 500, 1), (1, 20, 1)]);
+    let trace = pool_of(34, &[(0, 500, 1), (1, 20, 1)]);
     let blame = blame_of(&trace, 1, &due(50, 50));
     assert_eq!(lateness(&blame, &[Cause::Queue]), blame.lateness_ns);
 }
@@ -175,6 +191,27 @@ fn a_story_of_waiting_says_behind_whom() {
     let trace = served("orca", limits, &[(0, 10, 50), (100, 10, 3)]);
     let story = explain(&trace, RequestId(1), &due(100, 50)).expect("the request is there");
     insta::assert_snapshot!(explanation_text("orca", &story));
+}
+
+#[test]
+fn every_cause_has_its_sentence() {
+    let runs = [
+        (batches_of(16), 0, decodes_due(40)),
+        (preempted_at(Some(5)), 0, due(410, 11)),
+        (pool_of(40, &LARGE), 1, due(300, 50)),
+        (thinking(30), 0, due(60, 15)),
+        (preparing(30), 0, due(60, 15)),
+        (alone_on(Machine::costing(COST)), 0, due(20, 5)),
+        (hiccuping(200), 0, due(20, 11)),
+    ];
+    let first_cause = |(trace, request, scoring): &(Trace, u32, Scoring)| {
+        let story = explain(trace, RequestId(*request), scoring).expect("the request is there");
+        let text = explanation_text("orca", &story);
+        let mut lines = text.lines().skip_while(|line| !line.starts_with("Token "));
+        lines.nth(1).expect("a late token has a cause").trim().to_owned()
+    };
+    let sentences: Vec<String> = runs.iter().map(first_cause).collect();
+    insta::assert_snapshot!(sentences.join("\n"));
 }
 
 prop_compose! {
