@@ -9,7 +9,7 @@
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use metron::engine::{CostModel, Engine, ObserverError, StepObserver, Submission, TextPiece};
+use metron::engine::{CostModel, Engine, Submission};
 use metron::metrics::{
     CountingRule, DeadlineRule, Deadlined, FirstTokenRule, FluidityRule, RateTarget, Scoring,
     Stream, Timeline, fluid_rate, fluidity, least_decode_deadline, summarise, timelines,
@@ -18,7 +18,7 @@ use metron::schedulers::{Defaults, Registry};
 use metron::sim::SimExecutor;
 use metron::trace::{
     ExecutorInfo, FORMAT_VERSION, Header, Limits, Machine, ModelInfo, Origin, PolicyInfo, Request,
-    RequestEnd, RequestId, Sampling, StepRecord, Timestamp, Token, Trace, TraceReader, Work,
+    RequestId, Sampling, Timestamp, Trace, TraceReader, Work,
 };
 
 const MS: u64 = 1_000_000;
@@ -61,32 +61,6 @@ impl CostModel for Affine {
     fn step_time(&self, work: &[Work]) -> Duration {
         let tokens: u32 = work.iter().map(|work| work.tokens).sum();
         Duration::from_millis(1) + Duration::from_micros(u64::from(tokens))
-    }
-}
-
-/// Keeps a run in memory.
-struct Recorder(Trace);
-
-impl StepObserver for Recorder {
-    fn arrived(&mut self, request: &Request) -> Result<(), ObserverError> {
-        self.0.requests.push(request.clone());
-        Ok(())
-    }
-
-    fn stepped(
-        &mut self,
-        step: &StepRecord,
-        tokens: &[Token],
-        _text: &[TextPiece],
-    ) -> Result<(), ObserverError> {
-        self.0.steps.push(step.clone());
-        self.0.tokens.extend_from_slice(tokens);
-        Ok(())
-    }
-
-    fn ended(&mut self, end: &RequestEnd) -> Result<(), ObserverError> {
-        self.0.ends.push(*end);
-        Ok(())
     }
 }
 
@@ -149,17 +123,17 @@ fn run() -> Trace {
         Registry::default().build(&spec, &defaults).expect("the policy is registered");
     let engine =
         Engine { policy: "sarathi", limits: LIMITS, max_concurrency: None, cost_model: None };
-    let mut recorder = Recorder(Trace {
+    let mut trace = Trace {
         header: header(),
         requests: Vec::new(),
         steps: Vec::new(),
         tokens: Vec::new(),
         ends: Vec::new(),
-    });
+    };
     engine
-        .run(&mut SimExecutor::new(Affine), policy.as_mut(), submissions, &mut recorder)
+        .run(&mut SimExecutor::new(Affine), policy.as_mut(), submissions, &mut trace)
         .expect("the run ends");
-    recorder.0
+    trace
 }
 
 fn summary(criterion: &mut Criterion) {

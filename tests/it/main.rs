@@ -1,7 +1,9 @@
 //! Tests of the whole: the architecture, and the program as its users run it.
 
 mod bad_input;
+mod blame;
 mod experiments;
+mod explain;
 mod imports;
 mod layers;
 mod metron;

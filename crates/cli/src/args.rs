@@ -31,6 +31,8 @@ pub(crate) enum Command {
     Import(ImportArgs),
     /// Two saved results side by side: their metrics, and what differs in their inputs.
     Diff(DiffArgs),
+    /// Why deadlines were missed: the causes under each policy, or one request's story.
+    Explain(ExplainArgs),
     /// List the models that can be named, and whether they are on disk.
     Models(ListArgs),
     /// List the schedulers that can be named.
@@ -415,6 +417,22 @@ pub(crate) struct DiffArgs {
     #[command(flatten)]
     pub(crate) scoring: ScoringArgs,
     /// Print one JSON object instead of tables.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ExplainArgs {
+    /// Directories of saved traces, or the output directory of a run or comparison.
+    #[arg(value_name = "TRACE", required = true)]
+    pub(crate) traces: Vec<PathBuf>,
+    /// Tell the story of this request, under each policy. [default: each policy's missed deadlines
+    /// by cause]
+    #[arg(long, value_name = "ID")]
+    pub(crate) request: Option<u32>,
+    #[command(flatten)]
+    pub(crate) scoring: ScoringArgs,
+    /// Print JSON instead of text.
     #[arg(long)]
     pub(crate) json: bool,
 }

@@ -56,6 +56,7 @@ fn run(command: &Command, registry: &Registry) -> Result<(), Failure> {
         Command::Export(args) => commands::export::run(args),
         Command::Import(args) => commands::import::run(args),
         Command::Diff(args) => commands::diff::run(args),
+        Command::Explain(args) => commands::explain::run(args),
         Command::Models(args) => commands::list::models(args),
         Command::Schedulers(args) => commands::list::schedulers(args, registry),
     }

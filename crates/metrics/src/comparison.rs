@@ -4,6 +4,7 @@ use std::time::Duration;
 use metron_trace::{RequestId, StepRecord, Trace, WorkKind};
 use serde::{Deserialize, Serialize};
 
+use crate::blame::{Blame, blame};
 use crate::summary::{RunSummary, Scoring, summarise};
 use crate::timeline::timelines;
 
@@ -64,6 +65,9 @@ pub struct PolicyRow {
     pub pooled: RunSummary,
     /// Its longest TBT, and what stood behind it; `None` if no request had two tokens.
     pub longest_stall: Option<StallStory>,
+    /// What its missed deadlines were missed for, in all its runs: estimated. `None` where a trace
+    /// has no steps, no calibration or no deadlines.
+    pub estimated_blame: Option<Blame>,
 }
 
 /// A gap between two tokens of a request, and what the engine did meanwhile.
@@ -102,6 +106,7 @@ impl Comparison {
                     policy: (*policy).to_owned(),
                     replicates: own.len() as u32,
                     pooled: summarise(&traces, scoring),
+                    estimated_blame: blame(&traces, scoring),
                     longest_stall: own
                         .iter()
                         .rev() // the first of equals

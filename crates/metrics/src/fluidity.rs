@@ -56,7 +56,8 @@ impl From<Deadlines> for Deadlined {
     }
 }
 
-fn nanoseconds(span: Duration) -> u64 {
+/// A span in nanoseconds; one that is too long for them is the longest.
+pub(crate) fn nanoseconds(span: Duration) -> u64 {
     u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
 }
 

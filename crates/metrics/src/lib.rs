@@ -3,9 +3,11 @@
 //! Nothing here reads a clock, a file or the engine: every number is a function of a
 //! [`Trace`](metron_trace::Trace), so a saved trace can be scored again under other deadlines.
 
+mod blame;
 mod comparison;
 mod curve;
 mod deadline;
+mod due;
 mod etalon;
 mod fluidity;
 mod latency;
@@ -16,9 +18,14 @@ mod steps;
 mod summary;
 mod timeline;
 
+pub use blame::{
+    Blame, Cause, CauseShare, Explanation, LatePart, LateToken, Scored, TokenTime, Where, blame,
+    explain, most_missed,
+};
 pub use comparison::{Better, Comparison, PolicyRow, RunOf, StallStory};
 pub use curve::fit_prefill;
 pub use deadline::{DeadlineError, DeadlineRule, FirstTokenRule, optional_span};
+pub use due::{DueToken, due_tokens};
 pub use fluidity::{CountingRule, Deadlined, Fluidity, FluidityRule, fluidity};
 pub use latency::{Absent, Latencies, Stalls};
 pub use limits::{LimitError, RequestLimit, RequestLimits};

@@ -104,17 +104,17 @@ pub fn timelines(trace: &Trace) -> Vec<Timeline> {
 }
 
 /// Where each request stands in a trace's list, by id.
-struct Places(Vec<(RequestId, usize)>);
+pub(crate) struct Places(Vec<(RequestId, usize)>);
 
 impl Places {
-    fn new(requests: &[Request]) -> Self {
+    pub(crate) fn new(requests: &[Request]) -> Self {
         let mut places: Vec<(RequestId, usize)> =
             requests.iter().enumerate().map(|(place, request)| (request.id, place)).collect();
         places.sort_unstable();
         Self(places)
     }
 
-    fn of(&self, id: RequestId) -> Option<usize> {
+    pub(crate) fn of(&self, id: RequestId) -> Option<usize> {
         // Ids are dense unless the trace is damaged: the id is then its own index.
         let at = match self.0.get(id.index()) {
             Some((own, _)) if *own == id => id.index(),

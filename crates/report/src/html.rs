@@ -5,7 +5,8 @@ use minijinja::value::Serde;
 use serde::Serialize;
 
 use crate::figures::{
-    Figure, Key, Streams, cdfs, policy_keys, stream_keys, streams, timeline_keys, timelines,
+    Figure, Key, Streams, blame_figure, blame_keys, cdfs, policy_keys, stream_keys, streams,
+    timeline_keys, timelines,
 };
 use crate::notes::notes;
 use crate::report::Report;
@@ -45,6 +46,8 @@ struct Page<'a> {
     policies: Vec<Key>,
     rows: Vec<TableRow>,
     notes: Vec<String>,
+    blame_keys: Vec<Key>,
+    blame: Option<Figure>,
     stream_keys: [Key; 4],
     streams: Vec<Streams>,
     cdfs: Vec<Figure>,
@@ -67,6 +70,8 @@ pub(crate) fn render(report: &Report<'_>) -> Result<String, minijinja::Error> {
         policies: policy_keys(report),
         rows: table(report),
         notes: notes(report),
+        blame_keys: blame_keys(report),
+        blame: blame_figure(report),
         stream_keys: stream_keys(),
         streams: streams(report),
         cdfs: cdfs(report),

@@ -2,9 +2,11 @@
 //!
 //! Everything is drawn from plain types of `metrics` and `trace`; nothing here prints.
 
+mod blame;
 mod calibration;
 mod columns;
 mod diff;
+mod explanation;
 mod figures;
 mod html;
 mod inputs;
@@ -17,9 +19,11 @@ mod text;
 mod units;
 mod vllm;
 
+pub use blame::blame_text;
 pub use calibration::calibration_text;
 pub use columns::columns;
 pub use diff::{Diff, Pair, Side};
+pub use explanation::explanation_text;
 pub use perfetto::write_perfetto;
 pub use profile::ProfileReport;
 pub use report::{Report, Run, SCHEMA_VERSION, Style};

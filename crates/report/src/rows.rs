@@ -2,6 +2,7 @@ use std::time::Duration;
 
 use metron_metrics::{Better, Distribution, RunSummary};
 
+use crate::blame::{blame_rows, blamed};
 use crate::report::Report;
 use crate::units::{milliseconds, percent, seconds, three_digits};
 
@@ -22,7 +23,10 @@ pub(crate) struct Row {
 /// The rows of a comparison, in the order in which they are read.
 pub(crate) fn rows(report: &Report<'_>) -> Vec<Row> {
     let stall_limit = report.has_stall_limit().then_some(report.scoring.stall_limit);
-    rows_of(report.comparison.policies.iter().map(|row| &row.pooled).collect(), stall_limit)
+    let pooled = report.comparison.policies.iter().map(|row| &row.pooled).collect();
+    let mut rows = rows_of(pooled, stall_limit);
+    rows.extend(blame_rows(&blamed(report)));
+    rows
 }
 
 /// The rows of some summaries; without a stall limit that they share, stalls are not counted.
@@ -74,7 +78,7 @@ pub(crate) fn rows_of(summaries: Vec<&RunSummary>, stall_limit: Option<Duration>
     rows
 }
 
-fn whole(value: f64) -> String {
+pub(crate) fn whole(value: f64) -> String {
     format!("{value:.0}")
 }
 

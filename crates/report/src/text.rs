@@ -9,9 +9,24 @@ const RESET: &str = "\u{1b}[0m";
 
 /// The table, what to know of it, and the sentences.
 pub(crate) fn render(report: &Report<'_>, style: Style) -> String {
-    let rows = rows(report);
-    let heads: Vec<Vec<String>> =
-        report.comparison.policies.iter().map(|row| fold(&row.policy)).collect();
+    let policies = report.comparison.policies.iter();
+    let labels: Vec<&str> = policies.map(|row| row.policy.as_str()).collect();
+    let mut text = table(&labels, &rows(report), style);
+    for note in notes(report) {
+        let _ = writeln!(text, "{note}");
+    }
+    if report.is_partial {
+        text.push_str("\nPARTIAL: the experiment was interrupted.\n");
+    }
+    for sentence in &report.comparison.sentences {
+        let _ = write!(text, "\n{sentence}\n");
+    }
+    text
+}
+
+/// Rows of metrics with a column for each policy.
+pub(crate) fn table(policies: &[&str], rows: &[Row], style: Style) -> String {
+    let heads: Vec<Vec<String>> = policies.iter().map(|label| fold(label)).collect();
     let name_width = rows.iter().map(|row| row.name.chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = heads
         .iter()
@@ -26,18 +41,9 @@ pub(crate) fn render(report: &Report<'_>, style: Style) -> String {
     for line in head_lines(&heads) {
         text.push_str(&table_line("", &line, &widths, name_width, |_, cell| format!("{cell} ")));
     }
-    for row in &rows {
+    for row in rows {
         let mark = |at, cell| marked(cell, row.best.contains(&at), style);
         text.push_str(&table_line(&row.name, &row_cells(row), &widths, name_width, mark));
-    }
-    for note in notes(report) {
-        let _ = writeln!(text, "{note}");
-    }
-    if report.is_partial {
-        text.push_str("\nPARTIAL: the experiment was interrupted.\n");
-    }
-    for sentence in &report.comparison.sentences {
-        let _ = write!(text, "\n{sentence}\n");
     }
     text
 }

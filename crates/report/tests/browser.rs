@@ -38,10 +38,10 @@ fn the_page_renders_its_figures_without_a_complaint_or_a_request() {
     assert_eq!(rendered.console, [""; 0]);
     assert_eq!(rendered.requests, [""; 0]);
     let count = |part: &str| rendered.document.matches(part).count();
-    // The streams of two requests and the batches under four policies, and three distributions.
-    assert_eq!(count("<figure>"), 2 * 4 + 3 + 4);
+    // The causes, the streams of two requests and the batches under four policies, and three distributions.
+    assert_eq!(count("<figure>"), 1 + 2 * 4 + 3 + 4);
     assert_eq!(count("<svg xmlns="), count("<figure>"), "every figure has its picture");
-    for section in ["streams", "distributions", "batches", "facts"] {
+    for section in ["blame", "streams", "distributions", "batches", "facts"] {
         assert_eq!(count(&format!("<section id=\"{section}\">")), 1, "{section}");
     }
 }

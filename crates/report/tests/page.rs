@@ -55,6 +55,20 @@ fn a_run_cut_off_before_its_first_step_still_has_a_page() {
 }
 
 #[test]
+fn without_a_calibration_nobody_is_blamed() {
+    let mut experiment = Experiment::of(&["orca", "sarathi"], 30);
+    let blamed = |experiment: &Experiment| {
+        let html = experiment.report(|report| page(&report));
+        (count(&html, "<section id=\"blame\">"), count(&html, "deadlines missed, for"))
+    };
+    assert_eq!(blamed(&experiment), (1, 1));
+    for (.., trace) in &mut experiment.runs {
+        trace.header.calibration = None;
+    }
+    assert_eq!(blamed(&experiment), (0, 0));
+}
+
+#[test]
 fn policies_without_a_run_leave_their_figures_out() {
     let experiment = Experiment::of(&["orca"], 12);
     let (policy, replicate, trace) = &experiment.runs[0];

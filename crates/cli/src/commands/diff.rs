@@ -4,7 +4,7 @@ use metron_metrics::summarise;
 use metron_report::{Diff, Pair, Side};
 use metron_trace::Trace;
 
-use super::score::{load, policies, scoring};
+use super::score::{policies, read_traces, scoring};
 use crate::args::{DiffArgs, ScoringArgs};
 use crate::exit::{Failure, Kind, OrFail};
 use crate::print;
@@ -53,7 +53,7 @@ struct Saved {
 
 impl Saved {
     fn load(path: &PathBuf) -> Result<Self, Failure> {
-        let traces = load(std::slice::from_ref(path))?;
+        let traces = read_traces(std::slice::from_ref(path))?;
         let policies = policies(&traces);
         Ok(Self { traces, policies })
     }

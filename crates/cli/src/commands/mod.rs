@@ -1,6 +1,7 @@
 pub(crate) mod calibrate;
 pub(crate) mod diff;
 pub(crate) mod experiment;
+pub(crate) mod explain;
 pub(crate) mod export;
 pub(crate) mod generate;
 pub(crate) mod import;

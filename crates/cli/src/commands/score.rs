@@ -16,7 +16,7 @@ const SAVED_RESULTS: &str = "vllm";
 
 /// `metron score`: all metrics again from saved traces, under other deadlines if asked.
 pub(crate) fn run(args: &ScoreArgs) -> Result<(), Failure> {
-    let traces = load(&args.traces)?;
+    let traces = read_traces(&args.traces)?;
     let scoring = scoring(&traces[0], &args.scoring)?;
     note_missing_deadlines(&traces, &scoring);
     let saved = SavedResults::open(&args.save_result, SAVED_RESULTS.as_ref())?;
@@ -56,8 +56,20 @@ pub(crate) fn run(args: &ScoreArgs) -> Result<(), Failure> {
     saved.map_or(Ok(()), |saved| saved.write(&runs, &scoring))
 }
 
-/// The traces that these paths name, as far as they are whole; never none.
-pub(super) fn load(paths: &[PathBuf]) -> Result<Vec<Trace>, Failure> {
+/// Says why nothing is fluid where no deadlines are known.
+fn note_missing_deadlines(traces: &[Trace], scoring: &Scoring) {
+    let rule = &scoring.deadlines;
+    let has_own = |trace: &Trace| trace.requests.iter().any(|r| r.deadlines.is_some());
+    if rule.needs_recorded() && !traces.iter().any(has_own) {
+        print::note(
+            "no deadlines are known, so there is no fluidity-index: give --ttft-deadline and \
+             --tbt-deadline",
+        );
+    }
+}
+
+/// All traces at these paths, at least one.
+pub(super) fn read_traces(paths: &[PathBuf]) -> Result<Vec<Trace>, Failure> {
     let mut traces = Vec::new();
     for path in paths {
         for dir in trace_dirs(path)? {
@@ -69,18 +81,6 @@ pub(super) fn load(paths: &[PathBuf]) -> Result<Vec<Trace>, Failure> {
         }
     }
     Ok(traces)
-}
-
-/// Says why nothing is fluid where no deadlines are known.
-fn note_missing_deadlines(traces: &[Trace], scoring: &Scoring) {
-    let rule = &scoring.deadlines;
-    let has_own = |trace: &Trace| trace.requests.iter().any(|r| r.deadlines.is_some());
-    if rule.needs_recorded() && !traces.iter().any(has_own) {
-        print::note(
-            "no deadlines are known, so there is no fluidity-index: give --ttft-deadline and \
-             --tbt-deadline",
-        );
-    }
 }
 
 /// The trace itself, or the traces of an output directory in the order in which they ran.

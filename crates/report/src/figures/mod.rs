@@ -1,12 +1,13 @@
 //! The figures, as SVG that follows the page's colours.
 
+mod blame;
 mod cdf;
-mod due;
 mod roofline;
 mod stream;
 mod theme;
 mod timeline;
 
+pub(crate) use blame::{blame_figure, blame_keys};
 pub(crate) use cdf::cdfs;
 pub(crate) use roofline::rooflines;
 pub(crate) use stream::{Streams, stream_keys, streams};

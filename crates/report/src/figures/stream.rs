@@ -3,12 +3,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use kuva::prelude::{Layout, LinePlot, LineStyle, Plot, ScatterPlot, ShadedRegion};
-use metron_metrics::{Fluidity, StallStory, Timeline, fluidity, timelines};
+use metron_metrics::{DueToken, Fluidity, StallStory, Timeline, due_tokens, fluidity, timelines};
 use metron_trace::RequestId;
 use serde::Serialize;
 
 use super::Figure;
-use super::due::{DueToken, due_tokens};
 use super::theme::{Colour, Key, draw};
 use crate::report::Report;
 use crate::units::seconds;
@@ -169,7 +168,7 @@ impl Scored {
         let every = self.tokens.len().div_ceil(MOST_TOKENS).max(1);
         let drawn: Vec<(f64, DueToken)> =
             (1_u32..).map(f64::from).zip(self.tokens.iter().copied()).step_by(every).collect();
-        let due = drawn.iter().map(|(nth, token)| (in_seconds(token.due_or_ready()), *nth));
+        let due = drawn.iter().map(|(nth, token)| (in_seconds(due_or_ready(token)), *nth));
         let ready = drawn.iter().map(|(nth, token)| (in_seconds(token.ready), *nth));
         let mut plots: Vec<Plot> = vec![
             LinePlot::new()
@@ -206,10 +205,8 @@ impl Scored {
     }
 }
 
-impl DueToken {
-    fn due_or_ready(&self) -> u64 {
-        self.due.unwrap_or(self.ready)
-    }
+fn due_or_ready(token: &DueToken) -> u64 {
+    token.due.unwrap_or(token.ready)
 }
 
 /// A line at each late token's height, from when it was due to when it was ready.
@@ -217,7 +214,7 @@ fn overdue(tokens: &[(f64, DueToken)]) -> Vec<Plot> {
     let late = || tokens.iter().filter(|(_, token)| token.late_by().is_some());
     let mut plots: Vec<Plot> = late()
         .map(|(nth, token)| {
-            let from = in_seconds(token.due_or_ready());
+            let from = in_seconds(due_or_ready(token));
             LinePlot::new()
                 .with_data([(from, *nth), (in_seconds(token.ready), *nth)])
                 .with_color(Colour::LATE)

@@ -1,5 +1,6 @@
 use kuva::prelude::{Layout, LineStyle, Plot, render_to_svg};
 use kuva::render::theme::Theme;
+use metron_metrics::Cause;
 use serde::Serialize;
 
 use crate::report::Report;
@@ -20,6 +21,18 @@ impl Colour {
     pub(crate) const DECODE: Self = Self::new("#010005", "var(--decode)");
     pub(crate) const PREFILL: Self = Self::new("#010006", "var(--prefill)");
     pub(crate) const RECOMPUTE: Self = Self::new("#010007", "var(--recompute)");
+    /// The causes of missed deadlines, in their order; what is work of a kind has the kind's colour.
+    const CAUSES: [Self; Cause::ALL.len()] = [
+        Self::new("#030001", "var(--queue)"),
+        Self::PREFILL,
+        Self::DECODE,
+        Self::RECOMPUTE,
+        Self::new("#030002", "var(--blocks)"),
+        Self::new("#030003", "var(--scheduler)"),
+        Self::new("#030004", "var(--engine)"),
+        Self::new("#030005", "var(--model)"),
+        Self::new("#030006", "var(--unexplained)"),
+    ];
     const POLICIES: [Self; 7] = [
         Self::new("#020001", "var(--policy-1)"),
         Self::new("#020002", "var(--policy-2)"),
@@ -29,7 +42,7 @@ impl Colour {
         Self::new("#020006", "var(--policy-6)"),
         Self::new("#020007", "var(--policy-7)"),
     ];
-    const ALL: [&'static [Self]; 2] = [
+    const ALL: [&'static [Self]; 3] = [
         &[
             Self::INK,
             Self::GRID,
@@ -39,11 +52,16 @@ impl Colour {
             Self::PREFILL,
             Self::RECOMPUTE,
         ],
+        &Self::CAUSES,
         &Self::POLICIES,
     ];
 
     const fn new(stand_in: &'static str, css: &'static str) -> Self {
         Self { stand_in, css }
+    }
+
+    pub(crate) fn of_cause(cause: Cause) -> Self {
+        Self::CAUSES[cause as usize]
     }
 
     /// A policy's, by its place in the comparison.

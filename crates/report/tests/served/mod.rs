@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
-use metron_engine::{Engine, ObserverError, StepObserver, Submission, TextPiece};
+use metron_engine::{CostModel, Engine, Submission};
 use metron_metrics::{Comparison, DeadlineRule, FluidityRule, RunOf, Scoring};
 use metron_report::{Report, Run};
 use metron_schedulers::{Defaults, Registry};
 use metron_sim::{AffineCost, SimExecutor};
 use metron_trace::{
-    Deadlines, ExecutorInfo, FORMAT_VERSION, Header, Limits, Machine, ModelInfo, Origin, Request,
-    RequestEnd, RequestId, Sampling, StepRecord, Timestamp, Token, Trace,
+    Calibration, Deadlines, DecodePoint, ExecutorInfo, FORMAT_VERSION, Header, Limits, Machine,
+    ModelInfo, Origin, PrefillCurve, PrefillFit, Request, RequestId, Sampling, Timestamp, Trace,
+    Work, WorkKind,
 };
 
 const LIMITS: Limits =
@@ -77,17 +78,17 @@ fn serve(policy: &str, replicate: u32, num_requests: u32) -> Trace {
     let submissions: Vec<Submission> =
         (0..num_requests).map(|id| submission(id, replicate)).collect();
     let header = header(info);
-    let mut record = Record(Trace {
+    let mut trace = Trace {
         header,
         requests: Vec::new(),
         steps: Vec::new(),
         tokens: Vec::new(),
         ends: Vec::new(),
-    });
+    };
     engine
-        .run(&mut SimExecutor::new(COST), scheduler.as_mut(), submissions, &mut record)
+        .run(&mut SimExecutor::new(COST), scheduler.as_mut(), submissions, &mut trace)
         .expect("the run ends");
-    record.0
+    trace
 }
 
 /// The n-th request: arrivals some 210 ms apart, lengths scattered without a random generator.
@@ -139,31 +140,28 @@ fn header(policy: metron_trace::PolicyInfo) -> Header {
         experiment: serde_json::Value::Null,
         dropped_requests: 0,
         truncated_requests: 0,
-        calibration: None,
+        calibration: Some(calibration()),
     }
 }
 
-struct Record(Trace);
-
-impl StepObserver for Record {
-    fn arrived(&mut self, request: &Request) -> Result<(), ObserverError> {
-        self.0.requests.push(request.clone());
-        Ok(())
-    }
-
-    fn stepped(
-        &mut self,
-        step: &StepRecord,
-        tokens: &[Token],
-        _: &[TextPiece],
-    ) -> Result<(), ObserverError> {
-        self.0.steps.push(step.clone());
-        self.0.tokens.extend(tokens);
-        Ok(())
-    }
-
-    fn ended(&mut self, end: &RequestEnd) -> Result<(), ObserverError> {
-        self.0.ends.push(*end);
-        Ok(())
-    }
+/// What the costs are alone, at some context.
+fn calibration() -> Calibration {
+    const CONTEXT: u32 = 100;
+    let curve = PrefillCurve {
+        a: COST.step_ns / 1e9,
+        b: COST.prefill_token_ns / 1e9,
+        c: COST.prefill_context_ns / 2e9,
+    };
+    let decode = [1, 4, 16].map(|batch| {
+        let of = |id| Work {
+            request: RequestId(id),
+            context: CONTEXT,
+            tokens: 1,
+            kind: WorkKind::Decode,
+        };
+        let work: Vec<Work> = (0..batch).map(of).collect();
+        DecodePoint { batch, context: CONTEXT, step_time: COST.step_time(&work) }
+    });
+    let prefill = PrefillFit { curve, points: Vec::new(), relative_residual: 0.0 };
+    Calibration { prefill, decode: decode.to_vec() }
 }

@@ -1,26 +1,24 @@
-use std::time::Duration;
-
-use metron_metrics::{Deadlined, FluidityRule};
+use crate::fluidity::{Deadlined, FluidityRule, nanoseconds};
 
 /// A token beside its deadline, in nanoseconds after the arrival of its request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct DueToken {
+pub struct DueToken {
     /// When it was ready.
-    pub(crate) ready: u64,
+    pub ready: u64,
     /// When it was due: `None` for the first token where only the decode phase is scored.
-    pub(crate) due: Option<u64>,
+    pub due: Option<u64>,
 }
 
 impl DueToken {
     /// How late it was; `None` if it was not.
-    pub(crate) fn late_by(&self) -> Option<u64> {
+    pub fn late_by(&self) -> Option<u64> {
         self.ready.checked_sub(self.due?).filter(|late| *late > 0)
     }
 }
 
 /// The deadlines that the fluidity-index counts, as points in time: each token is due `D_d` after
 /// the one before was, and after a late token `D_d` after that was ready.
-pub(crate) fn due_tokens(
+pub fn due_tokens(
     inter_token_ns: &[u64],
     deadlines: Deadlined,
     rule: &FluidityRule,
@@ -39,15 +37,14 @@ pub(crate) fn due_tokens(
     tokens
 }
 
-fn nanoseconds(span: Duration) -> u64 {
-    u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use metron_metrics::{Fluidity, fluidity};
+    use std::time::Duration;
+
     use proptest::prelude::*;
+
+    use super::*;
+    use crate::fluidity::{Fluidity, fluidity};
 
     #[test]
     fn the_line_goes_on_from_early_tokens_and_starts_again_from_late_ones() {
@@ -61,7 +58,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_figure_misses_what_the_index_misses(
+        fn late_tokens_miss_what_the_index_counts(
             gaps in proptest::collection::vec(0..50_u64, 0..30),
             first_ns in 0..60_u64,
             next_ns in 1..20_u64,

@@ -1,0 +1,120 @@
+use metron_metrics::{Blame, Explanation, Scoring, blame, explain, most_missed};
+use metron_report::{Style, blame_text, explanation_text};
+use metron_trace::{RequestId, Trace};
+
+use super::score::{policies, read_traces, scoring};
+use crate::args::ExplainArgs;
+use crate::exit::{Failure, Kind, OrFail};
+use crate::print;
+
+/// `metron explain`: why deadlines were missed, of one request or of each policy.
+pub(crate) fn run(args: &ExplainArgs) -> Result<(), Failure> {
+    let traces = read_traces(&args.traces)?;
+    let scoring = scoring(&traces[0], &args.scoring)?;
+    match args.request {
+        Some(id) => one_request(&traces, RequestId(id), &scoring, args.json),
+        None => every_policy(&traces, &scoring, args.json),
+    }
+}
+
+/// The request's story under each policy, of the first replicate that was named.
+fn one_request(
+    traces: &[Trace],
+    request: RequestId,
+    scoring: &Scoring,
+    json: bool,
+) -> Result<(), Failure> {
+    let mut stories = Vec::new();
+    for label in policies(traces) {
+        let own = traces.iter().find(|trace| trace.header.policy.label == label);
+        let Some(trace) = own else { continue };
+        let story = explain(trace, request, scoring).ok_or_else(|| unknown(request, trace))?;
+        stories.push((label, story));
+    }
+    if json {
+        let stories: Vec<serde_json::Value> = stories.iter().map(as_json).collect();
+        print::result(&serde_json::to_string_pretty(&stories).or_fail(Kind::Internal)?);
+        return Ok(());
+    }
+    let texts: Vec<String> =
+        stories.iter().map(|(policy, story)| explanation_text(policy, story)).collect();
+    print::result(&texts.join("\n"));
+    Ok(())
+}
+
+fn as_json((policy, story): &(String, Explanation)) -> serde_json::Value {
+    serde_json::json!({ "policy": policy, "story": story })
+}
+
+fn unknown(request: RequestId, trace: &Trace) -> Failure {
+    let ids = || trace.requests.iter().map(|request| request.id.0);
+    let known = match (ids().min(), ids().max()) {
+        (Some(first), Some(last)) => format!("it has requests {first} to {last}"),
+        _ => "it has no requests".to_owned(),
+    };
+    let policy = &trace.header.policy.label;
+    let error = anyhow::anyhow!("there is no {request} in the trace of {policy}: {known}");
+    Failure { kind: Kind::Usage, error }
+}
+
+/// Each policy's missed deadlines by cause, and the request that missed the most.
+fn every_policy(traces: &[Trace], scoring: &Scoring, json: bool) -> Result<(), Failure> {
+    let policies: Vec<Blamed> =
+        policies(traces).into_iter().map(|label| Blamed::new(label, traces, scoring)).collect();
+    if json {
+        let policies: Vec<serde_json::Value> = policies.iter().map(Blamed::as_json).collect();
+        print::result(&serde_json::to_string_pretty(&policies).or_fail(Kind::Internal)?);
+        return Ok(());
+    }
+    if policies.iter().all(|policy| policy.blame.is_none()) {
+        let error = anyhow::anyhow!(
+            "why deadlines were missed can't be told: the traces have no steps, no calibration or \
+             no deadlines"
+        );
+        return Err(Failure { kind: Kind::Input, error });
+    }
+    let table: Vec<(&str, Option<&Blame>)> =
+        policies.iter().map(|policy| (policy.label.as_str(), policy.blame.as_ref())).collect();
+    let mut text = blame_text(&table, Style { colour: print::wants_colour() });
+    text.push_str("The causes are estimated: see docs/blame.md.\n\n");
+    for policy in &policies {
+        text.push_str(&policy.worst_sentence());
+    }
+    print::result(&text);
+    Ok(())
+}
+
+/// A policy, with all of its traces pooled.
+struct Blamed {
+    label: String,
+    blame: Option<Blame>,
+    /// The request of its first trace that missed the most deadlines, and how many.
+    worst: Option<(RequestId, u64)>,
+}
+
+impl Blamed {
+    fn new(label: String, traces: &[Trace], scoring: &Scoring) -> Self {
+        let own: Vec<&Trace> =
+            traces.iter().filter(|trace| trace.header.policy.label == label).collect();
+        let worst = own.first().and_then(|trace| most_missed(trace, scoring));
+        Self { blame: blame(&own, scoring), worst, label }
+    }
+
+    fn as_json(&self) -> serde_json::Value {
+        serde_json::json!({
+            "policy": self.label,
+            "estimated_blame": self.blame,
+            "worst_request": self.worst.map(|(request, _)| request),
+        })
+    }
+
+    fn worst_sentence(&self) -> String {
+        let Self { label, .. } = self;
+        self.worst.map_or_else(
+            || format!("{label}: no deadline was missed in the first run.\n"),
+            |(request, missed)| {
+                format!("{label}: {request} missed the most in the first run, {missed} (--request {}).\n", request.0)
+            },
+        )
+    }
+}
