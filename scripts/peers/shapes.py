@@ -13,7 +13,7 @@ SHAPES = (
 )
 
 # Times each shape is measured in a round; the median counts.
-REPEATS = 5
+REPEATS = 3
 
 
 def tokens(count, seed):

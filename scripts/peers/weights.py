@@ -15,6 +15,9 @@ import llama_cpp as llama
 import numpy as np
 from gguf import GGUFReader, dequantize
 
+# Kept alive: the library calls it later.
+SILENCE = llama.llama_log_callback(lambda *_: None)
+
 
 def quantize(source, target, ftype):
     if target.exists():
@@ -82,7 +85,7 @@ def hugging_face(source, directory):
 def main():
     source, directory = map(pathlib.Path, sys.argv[1:3])
     directory.mkdir(parents=True, exist_ok=True)
-    llama.llama_log_set(llama.llama_log_callback(lambda *_: None), ctypes.c_void_p(0))
+    llama.llama_log_set(SILENCE, ctypes.c_void_p(0))
     quantize(source, directory / "f32.gguf", llama.LLAMA_FTYPE_ALL_F32)
     quantize(directory / "f32.gguf", directory / "q8_0.gguf", llama.LLAMA_FTYPE_MOSTLY_Q8_0)
     if len(sys.argv) > 3:
