@@ -4,3 +4,4 @@ mod bad_input;
 mod experiments;
 mod layers;
 mod metron;
+mod queues;

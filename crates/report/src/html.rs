@@ -10,6 +10,7 @@ use crate::figures::{
 use crate::notes::notes;
 use crate::report::Report;
 use crate::rows::rows;
+use crate::verdicts::Verdicts;
 
 /// The page's frame. Everything in it is escaped but the figures, which kuva made and escaped.
 const PAGE: &str = include_str!("page.html");
@@ -40,6 +41,7 @@ struct Page<'a> {
     policies: Vec<Key>,
     rows: Vec<TableRow>,
     notes: Vec<String>,
+    verdicts: Option<Verdicts>,
     stream_keys: [Key; 4],
     streams: Vec<Streams>,
     cdfs: Vec<Figure>,
@@ -65,6 +67,7 @@ pub(crate) fn render(report: &Report<'_>) -> Result<String, minijinja::Error> {
         policies: policy_keys(report),
         rows: table(report),
         notes: notes(report),
+        verdicts: report.comparison.judgement.as_ref().map(Verdicts::new),
         stream_keys: stream_keys(),
         streams: streams(report),
         cdfs: cdfs(report),

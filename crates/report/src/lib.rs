@@ -11,6 +11,7 @@ mod report;
 mod rows;
 mod text;
 mod units;
+mod verdicts;
 
 pub use calibration::calibration_text;
 pub use columns::columns;
