@@ -43,6 +43,16 @@ fn schedulers_that_are_not_there() {
     check_simulated(&["--schedulers", "sarathi:token_budget=0"], USAGE, "it must be at least 1");
     check_simulated(&["--schedulers", "sarathi:token_budget=many"], USAGE, "policy `sarathi`: ");
     check_simulated(&["--schedulers", "orca,orca"], USAGE, "`orca` stands twice");
+    check_simulated(
+        &["--baseline", "sarathy"],
+        USAGE,
+        "the baseline `sarathy` is not in the comparison; there are static, orca, vllm-v0, sarathi",
+    );
+    check_simulated(
+        &["--schedulers", "orca", "--until", "decided"],
+        USAGE,
+        "--until decided compares schedulers; name two or more",
+    );
 }
 
 #[test]

@@ -39,6 +39,49 @@ fn a_simulated_comparison_is_the_same_every_time_and_scores_to_the_same_bytes() 
 }
 
 #[test]
+fn replicates_are_added_until_the_verdicts_are_reached() {
+    let dir = temporary();
+    let mut command = simulated(dir.path(), "compare");
+    command.args(["--schedulers", "orca,static", "--num-prompts", "60", "--until", "decided"]);
+    command.args(["--replicates", "16", "-o", "out"]);
+    let (code, text, error) = run(&mut command);
+    assert_eq!(code, 0, "{error}");
+    let metrics = json(&dir.path().join("out/metrics.json"));
+    let judgement = &metrics["comparison"]["judgement"];
+    assert_eq!((&judgement["baseline"], &judgement["level"]), (&"orca".into(), &0.0125.into()));
+    let replicates = judgement["replicates"].as_u64().expect("a count");
+    assert!([2, 4, 8].contains(&replicates), "it looks at fixed counts: {replicates}");
+    assert!(!text.contains("UNDECIDED"), "{text}");
+
+    let mut repeat = metron(dir.path());
+    repeat.args(["compare", "--experiment", "out/experiment.toml", "--quiet", "-o", "again"]);
+    let (code, repeated, error) = run(&mut repeat);
+    assert_eq!((code, repeated), (0, text), "{error}");
+}
+
+#[test]
+fn two_replicates_are_too_few_and_the_baseline_can_be_chosen_later() {
+    let dir = temporary();
+    let compare = |replicates: &str, output: &str| {
+        let mut command = simulated(dir.path(), "compare");
+        command.args(["--schedulers", "sarathi:token_budget=64,sarathi:token_budget=65"]);
+        command.args(["--num-prompts", "40", "--replicates", replicates, "-o", output]);
+        let (code, text, error) = run(&mut command);
+        assert_eq!(code, 0, "{error}");
+        text
+    };
+    let two = compare("2", "two");
+    assert!(two.contains("10 replicates recommended: 2 say little of what chance does."), "{two}");
+    let (code, other, error) =
+        run(metron(dir.path()).args(["score", "two", "--baseline", "sarathi:token_budget=65"]));
+    assert_eq!(code, 0, "{error}");
+    assert!(other.contains("Against sarathi:token_budget=65, 2 replicates"), "{other}");
+    let (code, _, error) = run(metron(dir.path()).args(["score", "two", "--baseline", "orca"]));
+    assert_eq!(code, 2, "{error}");
+    assert!(error.contains("the baseline `orca` is not in the comparison"), "{error}");
+}
+
+#[test]
 fn other_deadlines_score_otherwise() {
     let dir = temporary();
     run(simulated(dir.path(), "run").args(["--num-prompts", "60", "-o", "out"]));

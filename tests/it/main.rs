@@ -8,3 +8,4 @@ mod imports;
 mod layers;
 mod metron;
 mod profiles;
+mod queues;

@@ -2,6 +2,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use serde::{Deserialize, Serialize};
 
 /// Serve a real transformer under competing batching schedulers, and see which serves it better.
 #[derive(Debug, Parser)]
@@ -257,6 +258,13 @@ pub(crate) struct ExperimentArgs {
     /// many as the time allows for compare, 10 in virtual time; 1 for run]
     #[arg(long, value_name = "N")]
     pub(crate) replicates: Option<u32>,
+    /// Add replicates until every headline verdict is reached, looking at four fixed counts that
+    /// share the level; --replicates is then the limit. [default limit: 40 in virtual time, else 10]
+    #[arg(long, value_enum, value_name = "WHAT")]
+    pub(crate) until: Option<Until>,
+    /// The scheduler that the others are compared with, by its label. [default: the first]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) baseline: Option<String>,
     /// Seed of everything random. [default: 0]
     #[arg(long, value_name = "SEED")]
     pub(crate) seed: Option<u64>,
@@ -275,6 +283,14 @@ pub(crate) struct ExperimentArgs {
     pub(crate) output: OutputArgs,
     #[command(flatten)]
     pub(crate) save_result: SaveResultArgs,
+}
+
+/// When a comparison has enough replicates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Until {
+    /// When no headline verdict is open.
+    Decided,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -371,6 +387,9 @@ pub(crate) struct ScoreArgs {
     /// Directories of saved traces, or the output directory of a run or comparison.
     #[arg(value_name = "TRACE", required = true)]
     pub(crate) traces: Vec<PathBuf>,
+    /// The scheduler that the others are compared with, by its label. [default: as it was run]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) baseline: Option<String>,
     #[command(flatten)]
     pub(crate) scoring: ScoringArgs,
     /// Print one JSON object instead of a table.

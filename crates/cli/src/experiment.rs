@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::args::{
     ArrivalsArg, EngineArgs, ExperimentArgs, LoadFormatArg, ModelArgs, RuleArg, ScoringArgs,
-    TooLongArg, WorkloadArgs,
+    TooLongArg, Until, WorkloadArgs,
 };
 use crate::exit::{Failure, Kind, OrFail};
 
@@ -25,6 +25,12 @@ pub(crate) struct Experiment {
     /// Repetitions with other seeds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) replicates: Option<u32>,
+    /// Add replicates until this, and at most `replicates`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) until: Option<Until>,
+    /// The scheduler that the others are compared with; the first where it is absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) baseline: Option<String>,
     /// What to do with requests longer than a sequence may be.
     pub(crate) too_long: TooLong,
     /// Run in virtual time, with the costs of this file, or with the `last` calibration.
@@ -111,6 +117,8 @@ impl Experiment {
         };
         experiment.seed = args.seed.or(experiment.seed);
         experiment.replicates = args.replicates.or(experiment.replicates);
+        experiment.until = args.until.or(experiment.until);
+        experiment.baseline = args.baseline.clone().or(experiment.baseline);
         if experiment.replicates == Some(0) {
             let error = anyhow::anyhow!("replicates is 0; it must be at least 1");
             return Err(Failure { kind: Kind::Usage, error });

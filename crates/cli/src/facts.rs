@@ -1,5 +1,8 @@
 use std::time::Duration;
 
+use metron_lab::Replicates;
+use metron_metrics::EQUIVALENCE_MARGIN;
+use metron_metrics::statistics::Looks;
 use metron_trace::{Header, Origin};
 use metron_workload::{Arrivals, WorkloadSpec};
 
@@ -14,6 +17,9 @@ pub(crate) fn facts(header: &Header, prepared: &Prepared) -> Vec<(String, String
     facts.push(fact("deadlines", deadlines(header, prepared)));
     facts.push(fact("engine", engine(header, prepared)));
     facts.push(fact("schedulers", schedulers(prepared)));
+    if let [first, _, ..] = prepared.contestants.as_slice() {
+        facts.push(fact("verdicts", verdicts(prepared, &first.info.label)));
+    }
     facts
 }
 
@@ -140,6 +146,27 @@ fn schedulers(prepared: &Prepared) -> String {
         format!("{}{options}", contestant.info.label)
     });
     with_options.collect::<Vec<_>>().join(", ")
+}
+
+/// Fixed before the first run.
+fn verdicts(prepared: &Prepared, first: &str) -> String {
+    let baseline = prepared.judging.baseline.as_deref().unwrap_or(first);
+    let repeated = match prepared.replicates {
+        Replicates::Exactly(1) => "one replicate".to_owned(),
+        Replicates::Exactly(count) => format!("{count} replicates"),
+        Replicates::Within(_) => "as many replicates as the time allows, at least 2".to_owned(),
+        Replicates::UntilDecided(limit) => {
+            let looks = Looks::up_to(limit);
+            let counts: Vec<String> = looks.counts().iter().map(u32::to_string).collect();
+            format!("replicates until decided, looking after {}", counts.join(", "))
+        }
+    };
+    format!(
+        "against {baseline}, {repeated}; all headline verdicts together at {} %, equivalence \
+         within {:.0} %",
+        (prepared.judging.level * 1e4).round() / 100.0,
+        EQUIVALENCE_MARGIN * 100.0
+    )
 }
 
 fn milliseconds(span: Duration) -> String {

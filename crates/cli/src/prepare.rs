@@ -5,7 +5,8 @@ use metron_lab::{
     Calibrated, CalibrationPlan, Contestant, Load, Replicates, Rig, calibrate, decode_deadline,
     first_token_slack, stall_limit,
 };
-use metron_metrics::{DeadlineRule, FirstTokenRule, Scoring};
+use metron_metrics::statistics::Looks;
+use metron_metrics::{DeadlineRule, FirstTokenRule, Judging, Scoring};
 use metron_schedulers::{Defaults, PolicySpec, Registry};
 use metron_trace::Limits;
 use metron_workload::{Vocabulary, Workload, WorkloadSpec, generate};
@@ -25,6 +26,13 @@ const RUN_TIME: Duration = Duration::from_secs(30);
 
 /// Requests of a run in virtual time.
 const VIRTUAL_PROMPTS: u32 = 512;
+
+/// Replicates of a comparison in virtual time, and the most that `--until decided` makes there.
+const VIRTUAL_REPLICATES: u32 = 10;
+const MOST_VIRTUAL_REPLICATES: u32 = 40;
+
+/// The most replicates that `--until decided` makes on the machine.
+const MOST_REPLICATES: u32 = 10;
 
 /// Which command's defaults apply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +64,7 @@ pub(crate) struct Prepared {
     pub(crate) contestants: Vec<Contestant>,
     pub(crate) replicates: Replicates,
     pub(crate) scoring: Scoring,
+    pub(crate) judging: Judging,
     pub(crate) load: LoadFacts,
 }
 
@@ -180,12 +189,9 @@ pub(crate) fn prepare(
         draft.spec.num_prompts =
             if virtual_time { VIRTUAL_PROMPTS } else { prompts_within(time / runs, &load, batch) };
     }
-    let replicates = match (experiment.replicates, defaulted, virtual_time) {
-        (Some(count), ..) => Replicates::Exactly(count),
-        (None, Defaulted::Run, _) => Replicates::Exactly(1),
-        (None, Defaulted::Compare, true) => Replicates::Exactly(10),
-        (None, Defaulted::Compare, false) => Replicates::Within(COMPARE_TIME),
-    };
+    let replicates = replicates(&mut experiment, defaulted, &contestants)?;
+    let labels: Vec<&str> = contestants.iter().map(|c| c.info.label.as_str()).collect();
+    let judging = judging(experiment.baseline.as_deref(), replicates, &labels)?;
     experiment.seed = Some(seed);
     experiment.workload = Some(draft.spec);
     experiment.engine.block_size = Some(limits.block_size);
@@ -206,7 +212,59 @@ pub(crate) fn prepare(
         stall_limit: stall,
         goodput: experiment.scoring.goodput.clone(),
     };
-    Ok(Prepared { experiment, contestants, replicates, scoring, load: facts })
+    Ok(Prepared { experiment, contestants, replicates, scoring, judging, load: facts })
+}
+
+/// How often to repeat; the limit of `--until decided` is filled into the experiment.
+fn replicates(
+    experiment: &mut Experiment,
+    defaulted: Defaulted,
+    contestants: &[Contestant],
+) -> Result<Replicates, Failure> {
+    let virtual_time = experiment.simulate.is_some();
+    if experiment.until.is_some() {
+        if contestants.len() < 2 {
+            let error = anyhow::anyhow!("--until decided compares schedulers; name two or more");
+            return Err(Failure { kind: Kind::Usage, error });
+        }
+        let most = if virtual_time { MOST_VIRTUAL_REPLICATES } else { MOST_REPLICATES };
+        return Ok(Replicates::UntilDecided(*experiment.replicates.get_or_insert(most)));
+    }
+    Ok(match (experiment.replicates, defaulted, virtual_time) {
+        (Some(count), ..) => Replicates::Exactly(count),
+        (None, Defaulted::Run, _) => Replicates::Exactly(1),
+        (None, Defaulted::Compare, true) => Replicates::Exactly(VIRTUAL_REPLICATES),
+        (None, Defaulted::Compare, false) => Replicates::Within(COMPARE_TIME),
+    })
+}
+
+fn judging(
+    baseline: Option<&str>,
+    replicates: Replicates,
+    policies: &[&str],
+) -> Result<Judging, Failure> {
+    check_baseline(baseline, policies)?;
+    let judging = Judging { baseline: baseline.map(ToOwned::to_owned), ..Judging::default() };
+    Ok(match replicates {
+        Replicates::UntilDecided(limit) => {
+            Judging { level: Looks::up_to(limit).level(), ..judging }
+        }
+        Replicates::Exactly(_) | Replicates::Within(_) => judging,
+    })
+}
+
+/// Refuses a baseline that is not compared.
+pub(crate) fn check_baseline(baseline: Option<&str>, policies: &[&str]) -> Result<(), Failure> {
+    match baseline.filter(|named| !policies.contains(named)) {
+        Some(named) => {
+            let error = anyhow::anyhow!(
+                "the baseline `{named}` is not in the comparison; there are {}",
+                policies.join(", ")
+            );
+            Err(Failure { kind: Kind::Usage, error })
+        }
+        None => Ok(()),
+    }
 }
 
 /// Requests so that a run takes about so long: arrivals, and then the last ones' output.

@@ -1,6 +1,10 @@
 use std::time::Duration;
 
 use metron_engine::{RunEnd, Submission};
+use metron_metrics::statistics::Looks;
+use metron_metrics::{Judgement, Judging, RunOf, Scoring};
+use metron_workload::{Stream, stream};
+use rand::seq::SliceRandom;
 
 use crate::LabError;
 use crate::rig::Rig;
@@ -13,6 +17,19 @@ pub enum Replicates {
     Exactly(u32),
     /// Twice, and again as long as another round is expected to end within this time of running.
     Within(Duration),
+    /// Until every headline verdict is reached at one of the fixed [`Looks`], and at most so often.
+    UntilDecided(u32),
+}
+
+/// How an experiment is repeated, and by what its verdicts are reached.
+#[derive(Debug, Clone, Copy)]
+pub struct Repeating<'a> {
+    /// How often.
+    pub replicates: Replicates,
+    /// How runs are scored.
+    pub scoring: &'a Scoring,
+    /// Against which policy, and at which level.
+    pub judging: &'a Judging,
 }
 
 /// The runs of a comparison, in the order in which they were made.
@@ -24,24 +41,24 @@ pub struct Comparing {
     pub end: RunEnd,
 }
 
-/// Runs every policy on the same requests, replicate by replicate: the policies of a replicate
-/// one after the other, each replicate beginning with another policy, so that a machine that
-/// grows slower or faster favours none. `workload` makes the requests of a replicate.
+/// Runs every policy on the same requests, replicate by replicate: the policies of a replicate one
+/// after the other, each after a warm-up, in an order that is drawn for each replicate from the
+/// experiment's seed, so that a machine that grows slower or faster favours none. `workload` makes
+/// the requests of a replicate.
 pub fn compare(
     rig: &mut dyn Rig,
     setting: &Setting<'_>,
     contestants: &[Contestant],
-    replicates: Replicates,
+    repeating: Repeating<'_>,
     workload: &dyn Fn(u32) -> Result<Vec<Submission>, LabError>,
     watch: &mut dyn Watch,
 ) -> Result<Comparing, LabError> {
     let mut comparing = Comparing { runs: Vec::new(), end: RunEnd::Complete };
     let mut replicate = 0;
-    while comparing.wants_another(replicates, replicate) {
-        for turn in 0..contestants.len() {
-            let contestant = &contestants[(turn + replicate as usize) % contestants.len()];
+    while comparing.wants_another(repeating, contestants, replicate) {
+        for turn in turns(setting.header.seed, replicate, contestants.len()) {
             let submissions = workload(replicate)?;
-            let run = measure(rig, setting, contestant, replicate, submissions, watch)?;
+            let run = measure(rig, setting, &contestants[turn], replicate, submissions, watch)?;
             comparing.end = run.end;
             comparing.runs.push(run);
             if comparing.end == RunEnd::Stopped {
@@ -53,15 +70,56 @@ pub fn compare(
     Ok(comparing)
 }
 
+/// The order in which a replicate's policies run.
+fn turns(seed: u64, replicate: u32, policies: usize) -> Vec<usize> {
+    let mut turns: Vec<usize> = (0..policies).collect();
+    turns.shuffle(&mut stream(seed, replicate, Stream::Turns));
+    turns
+}
+
 impl Comparing {
-    fn wants_another(&self, replicates: Replicates, done: u32) -> bool {
-        match replicates {
+    fn wants_another(
+        &self,
+        repeating: Repeating<'_>,
+        contestants: &[Contestant],
+        done: u32,
+    ) -> bool {
+        match repeating.replicates {
             Replicates::Exactly(count) => done < count,
             Replicates::Within(_) if done < 2 => true,
             Replicates::Within(limit) => {
                 let spent: Duration = self.runs.iter().map(MeasuredRun::length).sum();
                 spent + spent / done <= limit
             }
+            Replicates::UntilDecided(limit) => {
+                let is_look = Looks::up_to(limit).counts().contains(&done);
+                done < limit && !(is_look && self.is_decided(repeating, contestants))
+            }
         }
+    }
+
+    fn is_decided(&self, repeating: Repeating<'_>, contestants: &[Contestant]) -> bool {
+        let policies: Vec<&str> = contestants.iter().map(|c| c.info.label.as_str()).collect();
+        let runs: Vec<RunOf<'_>> = self.runs.iter().map(MeasuredRun::as_run_of).collect();
+        Judgement::new(&policies, &runs, repeating.scoring, repeating.judging)
+            .is_some_and(|judgement| judgement.is_decided())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_policy_has_a_turn_and_over_the_replicates_every_place() {
+        let mut firsts = [0; 4];
+        for replicate in 0..200 {
+            let mut order = turns(7, replicate, 4);
+            assert_eq!(order, turns(7, replicate, 4), "the seed decides");
+            firsts[order[0]] += 1;
+            order.sort_unstable();
+            assert_eq!(order, [0, 1, 2, 3]);
+        }
+        assert!(firsts.iter().all(|first| (30..70).contains(first)), "{firsts:?}");
     }
 }

@@ -9,7 +9,7 @@ mod rig;
 mod run;
 
 pub use calibrate::{Calibrated, CalibrationPlan, calibrate};
-pub use compare::{Comparing, Replicates, compare};
+pub use compare::{Comparing, Repeating, Replicates, compare};
 pub use derive::{Load, decode_deadline, first_token_slack, stall_limit};
 pub use error::LabError;
 pub use rig::Rig;

@@ -2,6 +2,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use metron_engine::{CostModel, Engine, RunEnd, Scheduler, StepObserver, Submission};
+use metron_metrics::RunOf;
 use metron_trace::{Header, Missing, PolicyInfo, Timestamp, Trace, TraceReader, TraceWriter};
 
 use crate::LabError;
@@ -66,6 +67,11 @@ pub struct MeasuredRun {
 }
 
 impl MeasuredRun {
+    /// As metrics take it.
+    pub fn as_run_of(&self) -> RunOf<'_> {
+        RunOf { policy: &self.policy, replicate: self.replicate, trace: &self.trace }
+    }
+
     /// How long the run was, by its own clock.
     pub fn length(&self) -> Duration {
         self.trace.steps.last().map_or(Duration::ZERO, |step| step.ended_at - Timestamp::ZERO)

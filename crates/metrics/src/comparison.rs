@@ -5,6 +5,7 @@ use metron_trace::{RequestId, StepRecord, Trace, WorkKind};
 use serde::{Deserialize, Serialize};
 
 use crate::blame::{Blame, blame};
+use crate::judgement::{Judgement, Judging};
 use crate::summary::{RunSummary, Scoring, summarise};
 use crate::timeline::timelines;
 
@@ -52,6 +53,8 @@ pub struct Comparison {
     pub policies: Vec<PolicyRow>,
     /// Two or three sentences that say what separates them.
     pub sentences: Vec<String>,
+    /// What the replicates say, with confidence; `None` without a whole run.
+    pub judgement: Option<Judgement>,
 }
 
 /// One policy in a comparison.
@@ -96,6 +99,17 @@ impl Comparison {
     /// Pools each policy's runs and finds what separates the policies. Runs of a policy that are
     /// not in `policies` are left out.
     pub fn new(policies: &[&str], runs: &[RunOf<'_>], scoring: &Scoring) -> Self {
+        Self::judged(policies, runs, scoring, &Judging::default())
+    }
+
+    /// The same, held against the baseline and at the level of `judging`.
+    pub fn judged(
+        policies: &[&str],
+        runs: &[RunOf<'_>],
+        scoring: &Scoring,
+        judging: &Judging,
+    ) -> Self {
+        let judgement = Judgement::new(policies, runs, scoring, judging);
         let policies: Vec<PolicyRow> = policies
             .iter()
             .map(|policy| {
@@ -117,7 +131,7 @@ impl Comparison {
             .filter(|row| row.replicates > 0)
             .collect();
         let sentences = if policies.len() > 1 { sentences(&policies) } else { Vec::new() };
-        Self { policies, sentences }
+        Self { policies, sentences, judgement }
     }
 }
 

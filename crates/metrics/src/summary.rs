@@ -8,6 +8,7 @@ use crate::etalon;
 use crate::fluidity::{CountingRule, Deadlined, Fluidity, FluidityRule};
 use crate::latency::{Absent, Latencies, Stalls};
 use crate::limits::RequestLimits;
+use crate::measure::RunSeries;
 use crate::percentile::{Distribution, interpolated, supports};
 use crate::rate::{FluidRate, RateTarget, Stream, fluid_rate};
 use crate::steps::{StepSummary, step_summary};
@@ -97,6 +98,14 @@ pub struct RequestCounts {
     pub in_progress: usize,
 }
 
+impl RequestCounts {
+    /// Whether the run went to its end: a run that was cut short is no replicate of one that was
+    /// not.
+    pub fn are_whole(&self) -> bool {
+        self.unsent == 0 && self.cancelled == 0 && self.in_progress == 0
+    }
+}
+
 /// The fluidity-index over the requests that have one; failed requests count as 0, and one still
 /// in progress has that of the tokens it got.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -170,6 +179,19 @@ pub fn summarise(traces: &[&Trace], scoring: &Scoring) -> RunSummary {
         etalon_fluid_rate: if is_etalon { etalon::fluid_rate(finished_gaps()) } else { None },
         steps: step_summary(traces),
     }
+}
+
+/// One run's values in the order of its requests' arrivals.
+pub(crate) fn in_order(trace: &Trace, scoring: &Scoring) -> RunSeries {
+    let mut series = RunSeries::default();
+    for request in Scored::all(trace, scoring) {
+        series.ttft.extend(request.latencies.ttft.map(|span| span.as_secs_f64()));
+        series.are_fluid.extend(request.index.map(|index| index >= RateTarget::default().index));
+        if request.timeline.is_finished() {
+            series.tbt.extend(request.gaps.iter().skip(1).map(|ns| *ns as f64 / 1e9));
+        }
+    }
+    series
 }
 
 /// The end of the measurement window: the last completion.

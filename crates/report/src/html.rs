@@ -11,6 +11,7 @@ use crate::figures::{
 use crate::notes::notes;
 use crate::report::Report;
 use crate::rows::rows;
+use crate::verdicts::Verdicts;
 
 /// The templates. Everything in them is escaped but the figures, which kuva made and escaped.
 const TEMPLATES: [(&str, &str); 4] = [
@@ -48,6 +49,7 @@ struct Page<'a> {
     notes: Vec<String>,
     blame_keys: Vec<Key>,
     blame: Option<Figure>,
+    verdicts: Option<Verdicts>,
     stream_keys: [Key; 4],
     streams: Vec<Streams>,
     cdfs: Vec<Figure>,
@@ -72,6 +74,7 @@ pub(crate) fn render(report: &Report<'_>) -> Result<String, minijinja::Error> {
         notes: notes(report),
         blame_keys: blame_keys(report),
         blame: blame_figure(report),
+        verdicts: report.comparison.judgement.as_ref().map(Verdicts::new),
         stream_keys: stream_keys(),
         streams: streams(report),
         cdfs: cdfs(report),

@@ -17,6 +17,7 @@ mod report;
 mod rows;
 mod text;
 mod units;
+mod verdicts;
 mod vllm;
 
 pub use blame::blame_text;

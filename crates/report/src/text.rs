@@ -1,8 +1,10 @@
 use std::fmt::Write;
 
+use crate::columns::columns;
 use crate::notes::notes;
 use crate::report::{Report, Style};
 use crate::rows::{Row, rows};
+use crate::verdicts::{MeasureRows, PolicyRow, Verdicts};
 
 const GREEN: &str = "\u{1b}[32;1m";
 const RESET: &str = "\u{1b}[0m";
@@ -17,6 +19,9 @@ pub(crate) fn render(report: &Report<'_>, style: Style) -> String {
     }
     if report.is_partial {
         text.push_str("\nPARTIAL: the experiment was interrupted.\n");
+    }
+    if let Some(judgement) = &report.comparison.judgement {
+        let _ = write!(text, "\n{}", verdict_lines(&Verdicts::new(judgement), style));
     }
     for sentence in &report.comparison.sentences {
         let _ = write!(text, "\n{sentence}\n");
@@ -44,6 +49,40 @@ pub(crate) fn table(policies: &[&str], rows: &[Row], style: Style) -> String {
     for row in rows {
         let mark = |at, cell| marked(cell, row.best.contains(&at), style);
         text.push_str(&table_line(&row.name, &row_cells(row), &widths, name_width, mark));
+    }
+    text
+}
+
+/// The headline measures with their intervals and verdicts; of one policy, a line a measure.
+fn verdict_lines(verdicts: &Verdicts, style: Style) -> String {
+    let line = |name: String, row: &PolicyRow| {
+        let verdict = match (row.is_better, style.colour) {
+            (true, true) => format!("{GREEN}{}{RESET}", row.verdict),
+            _ => row.verdict.clone(),
+        };
+        [name, row.estimate.clone(), row.difference.clone(), verdict]
+    };
+    let measures = &verdicts.headline;
+    let is_single = measures.iter().all(|measure| measure.rows.len() == 1);
+    let named = measures.iter().flat_map(|measure| {
+        measure.rows.iter().map(move |row| {
+            let name = if is_single { &measure.name } else { &row.policy };
+            line(format!("  {name}"), row)
+        })
+    });
+    let table = columns(&named.collect::<Vec<_>>());
+    let mut lines = table.lines();
+    let mut text = format!("{}\n", verdicts.heading);
+    for MeasureRows { name, rows } in measures {
+        if !is_single {
+            let _ = writeln!(text, "{name}");
+        }
+        for line in lines.by_ref().take(rows.len()) {
+            let _ = writeln!(text, "{line}");
+        }
+    }
+    for note in &verdicts.notes {
+        let _ = writeln!(text, "{note}");
     }
     text
 }

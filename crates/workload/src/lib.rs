@@ -21,3 +21,4 @@ pub use generate::{Workload, generate, longest_possible};
 pub use prompts::Vocabulary;
 pub use recorded::{RecordedRequest, read_recorded};
 pub use spec::{Arrivals, Class, Lengths, Prompts, WorkloadSpec};
+pub use streams::{Stream, stream};

@@ -2,7 +2,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use metron_engine::{CostModel, RunEnd};
-use metron_lab::{Calibrated, Comparing, LabError, Rig, Setting, compare};
+use metron_lab::{
+    Calibrated, Comparing, LabError, MeasuredRun, Repeating, Replicates, Rig, Setting, compare,
+};
 use metron_metrics::{Comparison, RunOf};
 use metron_report::{Report, Run, Style};
 use metron_schedulers::Registry;
@@ -156,8 +158,12 @@ impl Session<'_> {
         progress.expect_runs(prepared.replicates, prepared.contestants.len());
         let comparing = run_all(rig, system, &prepared, &header, &cost, &output, &mut progress)?;
         progress.finish();
-        // As run: with the number of replicates that the time allowed.
-        let replicates = comparing.runs.iter().map(|run| run.replicate + 1).max();
+        // As run: with the number of replicates that the time allowed, or the limit of those that a
+        // decision may take.
+        let replicates = match prepared.replicates {
+            Replicates::UntilDecided(limit) => Some(limit),
+            _ => comparing.runs.iter().map(|run| run.replicate + 1).max(),
+        };
         let as_run = Experiment { replicates, ..prepared.experiment.clone() };
         let text = toml::to_string_pretty(&as_run).or_fail(Kind::Internal)?;
         output.write("experiment.toml", &text)?;
@@ -216,6 +222,7 @@ fn header(system: &System, prepared: &Prepared, limits: Limits, calibrated: &Cal
     let experiment = serde_json::json!({
         "experiment": prepared.experiment,
         "scoring": prepared.scoring,
+        "judging": prepared.judging,
         "policies": prepared.contestants.iter().map(|c| &c.info.label).collect::<Vec<_>>(),
     });
     Header {
@@ -279,7 +286,12 @@ fn run_all(
             .map_err(|failure| LabError::Workload { replicate, cause: failure.to_string() })?;
         Ok(submissions(workload, &prepared.scoring))
     };
-    compare(rig, &setting, &prepared.contestants, prepared.replicates, &workload, progress)
+    let repeating = Repeating {
+        replicates: prepared.replicates,
+        scoring: &prepared.scoring,
+        judging: &prepared.judging,
+    };
+    compare(rig, &setting, &prepared.contestants, repeating, &workload, progress)
         .map_err(lab_failure)
 }
 
@@ -301,11 +313,8 @@ fn report(
     let is_partial = comparing.end == RunEnd::Stopped;
     let policies: Vec<&str> =
         prepared.contestants.iter().map(|contestant| contestant.info.label.as_str()).collect();
-    let of_runs: Vec<RunOf<'_>> = runs
-        .iter()
-        .map(|run| RunOf { policy: run.policy, replicate: run.replicate, trace: run.trace })
-        .collect();
-    let comparison = Comparison::new(&policies, &of_runs, &prepared.scoring);
+    let of_runs: Vec<RunOf<'_>> = comparing.runs.iter().map(MeasuredRun::as_run_of).collect();
+    let comparison = Comparison::judged(&policies, &of_runs, &prepared.scoring, &prepared.judging);
     let report = Report {
         title: format!("Metron: {} on {}", policies.join(", "), header.model.id),
         facts,

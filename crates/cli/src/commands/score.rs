@@ -1,6 +1,6 @@
 use std::path::{Path, PathBuf};
 
-use metron_metrics::{Comparison, DeadlineRule, RunOf, Scoring};
+use metron_metrics::{Comparison, DeadlineRule, Judging, RunOf, Scoring};
 use metron_report::{Report, Run, Style};
 use metron_trace::{StoreError, Trace, TraceReader};
 
@@ -8,6 +8,7 @@ use crate::args::{ScoreArgs, ScoringArgs};
 use crate::exit::{Failure, Kind, OrFail};
 use crate::experiment::ScoringSection;
 use crate::output::io_failure;
+use crate::prepare::check_baseline;
 use crate::print;
 use crate::save_result::SavedResults;
 
@@ -39,7 +40,9 @@ pub(crate) fn run(args: &ScoreArgs) -> Result<(), Failure> {
         .map(|run| RunOf { policy: run.policy, replicate: run.replicate, trace: run.trace })
         .collect();
     let policies: Vec<&str> = policies.iter().map(String::as_str).collect();
-    let comparison = Comparison::new(&policies, &of_runs, &scoring);
+    check_baseline(args.baseline.as_deref(), &policies)?;
+    let judging = judging(&traces[0], args.baseline.as_ref())?;
+    let comparison = Comparison::judged(&policies, &of_runs, &scoring, &judging);
     let report = Report {
         title: format!("Metron: {}", policies.join(", ")),
         facts: Vec::new(),
@@ -96,7 +99,7 @@ fn trace_dirs(path: &Path) -> Result<Vec<PathBuf>, Failure> {
         .filter_map(|entry| Some(entry.ok()?.path()))
         .filter(|path| path.join("header.json").exists())
         .collect();
-    dirs.sort();
+    dirs.sort_by_key(|dir| in_the_order_of_replicates(dir));
     if dirs.is_empty() {
         let error = anyhow::anyhow!(
             "{} is no trace and has none: a trace is a directory with header.json",
@@ -105,6 +108,13 @@ fn trace_dirs(path: &Path) -> Result<Vec<PathBuf>, Failure> {
         return Err(Failure { kind: Kind::Input, error });
     }
     Ok(dirs)
+}
+
+/// `sarathi-2.trace` stands before `sarathi-10.trace`.
+fn in_the_order_of_replicates(dir: &Path) -> (String, u64) {
+    let name = dir.file_stem().unwrap_or_default().to_string_lossy();
+    let numbered = name.rsplit_once('-').and_then(|(label, nth)| Some((label, nth.parse().ok()?)));
+    numbered.map_or_else(|| (name.to_string(), 0), |(label, nth)| (label.to_owned(), nth))
 }
 
 pub(crate) fn store_failure(error: StoreError) -> Failure {
@@ -123,6 +133,16 @@ pub(super) fn policies(traces: &[Trace]) -> Vec<String> {
     }
     policies.retain(|policy| traces.iter().any(|trace| trace.header.policy.label == *policy));
     policies
+}
+
+/// How the run was judged, with the baseline asked for in its place.
+fn judging(trace: &Trace, baseline: Option<&String>) -> Result<Judging, Failure> {
+    let recorded = trace.header.experiment.get("judging").cloned();
+    let judging: Judging = recorded
+        .map_or_else(|| Ok(Judging::default()), serde_json::from_value)
+        .map_err(|error| anyhow::anyhow!("the trace's own judging can't be read: {error}"))
+        .or_fail(Kind::Input)?;
+    Ok(Judging { baseline: baseline.cloned().or(judging.baseline), ..judging })
 }
 
 /// How the run was scored, with what is asked for in its place.

@@ -2,5 +2,6 @@
 
 mod blame;
 mod comparison;
+mod judgement;
 mod script;
 mod summary;

@@ -1,0 +1,31 @@
+use serde::{Deserialize, Serialize};
+
+/// The confidence of every interval that is reported.
+pub const CONFIDENCE: f64 = 0.95;
+
+/// Where a quantity lies, at [`CONFIDENCE`].
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Interval {
+    /// Its lower end.
+    pub low: f64,
+    /// Its upper end.
+    pub high: f64,
+}
+
+impl Interval {
+    /// Of this half-width around a value.
+    pub fn around(value: f64, half_width: f64) -> Self {
+        Self { low: value - half_width, high: value + half_width }
+    }
+
+    /// Whether a value lies in it, ends included.
+    pub fn contains(&self, value: f64) -> bool {
+        (self.low..=self.high).contains(&value)
+    }
+
+    /// Both ends through an increasing function.
+    #[must_use]
+    pub fn map(self, increasing: impl Fn(f64) -> f64) -> Self {
+        Self { low: increasing(self.low), high: increasing(self.high) }
+    }
+}
