@@ -1,4 +1,4 @@
-use metron_trace::{Request, RequestEnd, StepRecord, Token};
+use metron_trace::{Request, RequestEnd, StepRecord, Token, Trace};
 
 use crate::executor::TextPiece;
 
@@ -38,6 +38,30 @@ pub type ObserverError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Watches nothing.
 impl StepObserver for () {}
+
+/// Records the run in memory.
+impl StepObserver for Trace {
+    fn arrived(&mut self, request: &Request) -> Result<(), ObserverError> {
+        self.requests.push(request.clone());
+        Ok(())
+    }
+
+    fn stepped(
+        &mut self,
+        step: &StepRecord,
+        tokens: &[Token],
+        _text: &[TextPiece],
+    ) -> Result<(), ObserverError> {
+        self.steps.push(step.clone());
+        self.tokens.extend(tokens);
+        Ok(())
+    }
+
+    fn ended(&mut self, end: &RequestEnd) -> Result<(), ObserverError> {
+        self.ends.push(*end);
+        Ok(())
+    }
+}
 
 /// Each in turn.
 impl<A: StepObserver + ?Sized, B: StepObserver + ?Sized> StepObserver for (&mut A, &mut B) {

@@ -86,7 +86,7 @@ pub fn measure(
     warm_up(rig)?;
     let policy = contestant.info.label.clone();
     watch.run_begins(&policy, replicate, submissions.len());
-    let dir = setting.output.join(format!("{}-{replicate}.trace", file_name(&policy)));
+    let dir = setting.output.join(trace_name(&policy, replicate));
     let header = Header { policy: contestant.info.clone(), ..setting.header.clone() };
     let mut recorder = DiskRecorder(TraceWriter::create(&dir, &header)?);
     let engine = Engine {
@@ -108,8 +108,9 @@ pub fn measure(
     Ok(MeasuredRun { policy, replicate, dir, trace, missing, end })
 }
 
-/// A label as part of a file's name.
-fn file_name(label: &str) -> String {
+/// What the directory of a policy's trace is called.
+pub(crate) fn trace_name(label: &str, replicate: u32) -> String {
     let keep = |c: char| c.is_ascii_alphanumeric() || "-_.=".contains(c);
-    label.chars().map(|c| if keep(c) { c } else { '_' }).collect()
+    let label: String = label.chars().map(|c| if keep(c) { c } else { '_' }).collect();
+    format!("{label}-{replicate}.trace")
 }

@@ -3,26 +3,36 @@
 //! Nothing here reads a clock, a file or the engine: every number is a function of a
 //! [`Trace`](metron_trace::Trace), so a saved trace can be scored again under other deadlines.
 
+mod capacity;
 mod comparison;
 mod curve;
 mod deadline;
 mod etalon;
 mod fluidity;
+mod judge;
 mod latency;
 mod limits;
+mod objective;
 mod percentile;
+mod proportion;
 mod rate;
 mod steps;
 mod summary;
 mod timeline;
 
+pub use capacity::{
+    Bracket, Capacity, Probed, SearchEnd, passes_to_fail, passes_to_pass, reached_by,
+};
 pub use comparison::{Better, Comparison, PolicyRow, RunOf, StallStory};
 pub use curve::fit_prefill;
-pub use deadline::{DeadlineError, DeadlineRule, FirstTokenRule, optional_span};
+pub use deadline::{ClassDeadlines, DeadlineError, DeadlineRule, FirstTokenRule, optional_span};
 pub use fluidity::{CountingRule, Deadlined, Fluidity, FluidityRule, fluidity};
+pub use judge::{Judged, Verdict, judge};
 pub use latency::{Absent, Latencies, Stalls};
 pub use limits::{LimitError, RequestLimit, RequestLimits};
+pub use objective::{Bound, Bounded, Objective, ObjectiveError, Objectives};
 pub use percentile::{Distribution, interpolated, order_statistic, supports};
+pub use proportion::{share_at_least, share_at_most};
 pub use rate::{FluidRate, LeastDeadline, RateTarget, Stream, fluid_rate, least_decode_deadline};
 pub use steps::StepSummary;
 pub use summary::{FluiditySummary, RequestCounts, RunSummary, Scoring, summarise};

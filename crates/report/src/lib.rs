@@ -3,6 +3,7 @@
 //! Everything is drawn from plain types of `metrics` and `trace`; nothing here prints.
 
 mod calibration;
+mod capacity;
 mod columns;
 mod figures;
 mod html;
@@ -13,5 +14,6 @@ mod text;
 mod units;
 
 pub use calibration::calibration_text;
+pub use capacity::CapacityReport;
 pub use columns::columns;
 pub use report::{Report, Run, SCHEMA_VERSION, Style};

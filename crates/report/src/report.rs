@@ -98,9 +98,10 @@ impl Report<'_> {
 
     /// The deadlines that a request is scored with.
     pub(crate) fn deadlines(&self, timeline: &Timeline) -> Option<Deadlined> {
-        let rule = &self.scoring.deadlines;
-        let curve = self.scoring.prefill.as_ref();
-        rule.of(timeline.prompt_tokens, timeline.deadlines, curve).map(Deadlined::from)
+        let classes = self.runs.first().map(|run| &run.trace.header.classes);
+        let class = classes.and_then(|classes| classes.get(timeline.class as usize));
+        let (class, prompt) = (class.map(String::as_str), timeline.prompt_tokens);
+        self.scoring.deadlines_of(class, prompt, timeline.deadlines).map(Deadlined::from)
     }
 
     /// Whether a gap can be a stall at all.

@@ -1,4 +1,4 @@
-use metron_metrics::{Better, Distribution, RunSummary};
+use metron_metrics::{Better, Distribution, Judged, RunSummary, Verdict};
 
 use crate::report::Report;
 use crate::units::{milliseconds, percent, seconds, three_digits};
@@ -48,6 +48,7 @@ pub(crate) fn rows(report: &Report<'_>) -> Vec<Row> {
     rows.push(table.numbers("fluid token rate, tokens/s", Better::Higher, three_digits, |s| {
         Some(s.fluid_rate.tokens_per_second)
     }));
+    rows.extend(table.objectives());
     rows.push(table.numbers("preemptions", Better::Lower, whole, |s| {
         s.steps.map(|steps| steps.preemptions as f64)
     }));
@@ -64,6 +65,14 @@ pub(crate) fn rows(report: &Report<'_>) -> Vec<Row> {
 
 fn whole(value: f64) -> String {
     format!("{value:.0}")
+}
+
+fn verdict_text(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Pass => "PASS",
+        Verdict::Fail => "FAIL",
+        Verdict::Undecided => "UNDECIDED",
+    }
 }
 
 struct Table<'a>(Vec<&'a RunSummary>);
@@ -109,6 +118,36 @@ impl Table<'_> {
         let n = self.0.iter().map(|summary| of(summary).n).max().unwrap_or(0);
         let name = format!("{name} max of {n}, ms");
         self.numbers(&name, Better::Lower, milliseconds, |s| of(s).max)
+    }
+
+    /// Each objective's verdict with the share that keeps it, and their conjunction.
+    fn objectives(&self) -> Vec<Row> {
+        let count = self.0.iter().map(|summary| summary.objectives.len()).max().unwrap_or(0);
+        let row = |at: usize| {
+            let of = |summary: &&RunSummary| summary.objectives.get(at).cloned();
+            let judged: Vec<Option<Judged>> = self.0.iter().map(of).collect();
+            let name = judged.iter().flatten().next().map(|judged| judged.objective.to_string());
+            let cell = |judged: &Option<Judged>| {
+                judged.as_ref().map_or_else(
+                    || "-".to_owned(),
+                    |judged| {
+                        let share = judged.share.map(|share| format!(" {} %", percent(share)));
+                        verdict_text(judged.verdict).to_owned() + &share.unwrap_or_default()
+                    },
+                )
+            };
+            let cells = judged.iter().map(cell).collect();
+            Row { name: name.unwrap_or_default(), cells, best: Vec::new() }
+        };
+        let mut rows: Vec<Row> = (0..count).map(row).collect();
+        if count > 1 {
+            let all = |summary: &&RunSummary| {
+                verdict_text(Verdict::of_all(&summary.objectives)).to_owned()
+            };
+            let cells = self.0.iter().map(all).collect();
+            rows.push(Row { name: "all objectives".to_owned(), cells, best: Vec::new() });
+        }
+        rows
     }
 
     fn lowest_fluidity(&self) -> Row {

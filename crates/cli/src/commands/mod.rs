@@ -1,4 +1,5 @@
 pub(crate) mod calibrate;
+pub(crate) mod capacity;
 pub(crate) mod experiment;
 pub(crate) mod generate;
 pub(crate) mod list;
@@ -18,6 +19,7 @@ pub(crate) fn lab_failure(error: LabError) -> Failure {
             Kind::Usage
         }
         LabError::Workload { .. } => Kind::Input,
+        LabError::NothingToJudge { .. } => Kind::Usage,
         LabError::NothingMeasured | LabError::Engine(_) | LabError::Executor(_) => Kind::Internal,
     };
     Failure { kind, error: error.into() }

@@ -1,6 +1,6 @@
 use std::path::{Path, PathBuf};
 
-use metron_metrics::{Comparison, DeadlineRule, RunOf, Scoring};
+use metron_metrics::{Comparison, DeadlineRule, Objectives, RunOf, Scoring};
 use metron_report::{Report, Run, Style};
 use metron_trace::{StoreError, Trace, TraceReader};
 
@@ -114,6 +114,8 @@ fn scoring(trace: &Trace, args: &ScoreArgs) -> Result<Scoring, Failure> {
             fluidity: metron_metrics::FluidityRule::default(),
             stall_limit: std::time::Duration::MAX,
             goodput: None,
+            class_deadlines: std::collections::BTreeMap::new(),
+            objectives: Objectives::default(),
         },
     };
     let mut asked = ScoringSection::default();
@@ -122,13 +124,17 @@ fn scoring(trace: &Trace, args: &ScoreArgs) -> Result<Scoring, Failure> {
     scoring.deadlines.next_token = asked.next_token.or(scoring.deadlines.next_token);
     scoring.stall_limit = asked.stall_limit.unwrap_or(scoring.stall_limit);
     scoring.goodput = asked.goodput.clone().or(scoring.goodput);
+    if !asked.objectives.is_empty() {
+        asked.check_classes(&trace.header.classes)?;
+        scoring.objectives = asked.objectives.clone();
+    }
     let rule = asked.fluidity_rule();
     if args.scoring.rule.is_some() {
         scoring.fluidity.counting = rule.counting;
     }
     scoring.fluidity.with_first_token &= rule.with_first_token;
     scoring.fluidity.max_slack = rule.max_slack.or(scoring.fluidity.max_slack);
-    if scoring.deadlines.needs_curve() && scoring.prefill.is_none() {
+    if scoring.needs_curve() && scoring.prefill.is_none() {
         let error = anyhow::anyhow!(
             "the trace has no calibration, so a predicted deadline can't be computed; give \
              --ttft-deadline as a duration"

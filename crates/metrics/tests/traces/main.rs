@@ -1,5 +1,6 @@
 //! Whole traces: what is computed of one run, and of several policies.
 
 mod comparison;
+mod objectives;
 mod script;
 mod summary;

@@ -24,6 +24,8 @@ pub(crate) fn scoring() -> Scoring {
         fluidity: FluidityRule::default(),
         stall_limit: Duration::from_millis(15),
         goodput: None,
+        class_deadlines: std::collections::BTreeMap::new(),
+        objectives: metron_metrics::Objectives::default(),
     }
 }
 
@@ -54,6 +56,7 @@ pub(crate) fn trace() -> Trace {
         machine: Machine::default(),
         limits,
         experiment: serde_json::Value::Null,
+        classes: Vec::new(),
         dropped_requests: 0,
         truncated_requests: 0,
         calibration: None,

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use metron_engine::{Engine, ObserverError, StepObserver, Submission, TextPiece};
+use metron_engine::{Engine, Submission};
 use metron_metrics::{Comparison, DeadlineRule, FluidityRule, RunOf, Scoring};
 use metron_report::{Report, Run};
 use metron_schedulers::{Defaults, Registry};
 use metron_sim::{AffineCost, SimExecutor};
 use metron_trace::{
     Deadlines, ExecutorInfo, FORMAT_VERSION, Header, Limits, Machine, ModelInfo, Origin, Request,
-    RequestEnd, RequestId, Sampling, StepRecord, Timestamp, Token, Trace,
+    RequestId, Sampling, Timestamp, Trace,
 };
 
 const LIMITS: Limits =
@@ -42,6 +42,8 @@ impl Experiment {
             fluidity: FluidityRule::default(),
             stall_limit: Duration::from_millis(200),
             goodput: None,
+            class_deadlines: std::collections::BTreeMap::new(),
+            objectives: metron_metrics::Objectives::default(),
         };
         Self { policies: policies.to_vec(), runs: runs.collect(), scoring }
     }
@@ -76,17 +78,17 @@ fn serve(policy: &str, replicate: u32, num_requests: u32) -> Trace {
     let submissions: Vec<Submission> =
         (0..num_requests).map(|id| submission(id, replicate)).collect();
     let header = header(info);
-    let mut record = Record(Trace {
+    let mut trace = Trace {
         header,
         requests: Vec::new(),
         steps: Vec::new(),
         tokens: Vec::new(),
         ends: Vec::new(),
-    });
+    };
     engine
-        .run(&mut SimExecutor::new(COST), scheduler.as_mut(), submissions, &mut record)
+        .run(&mut SimExecutor::new(COST), scheduler.as_mut(), submissions, &mut trace)
         .expect("the run ends");
-    record.0
+    trace
 }
 
 /// The n-th request: arrivals some 210 ms apart, lengths scattered without a random generator.
@@ -131,33 +133,9 @@ fn header(policy: metron_trace::PolicyInfo) -> Header {
         machine: Machine::default(),
         limits: LIMITS,
         experiment: serde_json::Value::Null,
+        classes: Vec::new(),
         dropped_requests: 0,
         truncated_requests: 0,
         calibration: None,
-    }
-}
-
-struct Record(Trace);
-
-impl StepObserver for Record {
-    fn arrived(&mut self, request: &Request) -> Result<(), ObserverError> {
-        self.0.requests.push(request.clone());
-        Ok(())
-    }
-
-    fn stepped(
-        &mut self,
-        step: &StepRecord,
-        tokens: &[Token],
-        _: &[TextPiece],
-    ) -> Result<(), ObserverError> {
-        self.0.steps.push(step.clone());
-        self.0.tokens.extend(tokens);
-        Ok(())
-    }
-
-    fn ended(&mut self, end: &RequestEnd) -> Result<(), ObserverError> {
-        self.0.ends.push(*end);
-        Ok(())
     }
 }
