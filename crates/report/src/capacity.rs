@@ -157,7 +157,7 @@ impl CapacityReport<'_> {
     fn bound_sentence(&self) -> String {
         if self.capacities.iter().all(|own| own.upper_bound.is_none()) {
             return "There is no rate that no policy can exceed: the objectives do not bound how \
-                    long a request may take."
+                    long a request may take, or a whole run fits into that time."
                 .to_owned();
         }
         let estimated = if self.bound_is_estimated() {
