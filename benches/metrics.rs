@@ -97,6 +97,7 @@ fn header() -> Header {
         machine: Machine::default(),
         limits: LIMITS,
         experiment: serde_json::Value::Null,
+        classes: Vec::new(),
         dropped_requests: 0,
         truncated_requests: 0,
         calibration: None,
@@ -148,6 +149,8 @@ fn summary(criterion: &mut Criterion) {
         stall_limit: Duration::from_millis(20),
         rate_target: metron_metrics::RateTarget::default(),
         goodput: None,
+        class_deadlines: std::collections::BTreeMap::new(),
+        objectives: metron_metrics::Objectives::default(),
     };
     let mut group = criterion.benchmark_group("summary-tokens");
     group.throughput(Throughput::Elements(trace.tokens.len() as u64));

@@ -364,3 +364,47 @@ fn traces_that_are_wrong() {
         "format version 7, this Metron reads",
     );
 }
+
+#[test]
+fn objectives_that_are_none() {
+    let check = |objective: &str, message: &str| {
+        check_simulated(&["--objective", objective], USAGE, message);
+    };
+    check("ttft <= 200 for 95%", "`200` is no time (time unit needed");
+    check("ttfd <= 200 ms for 95%", "`ttfd` can't be an objective (did you mean `ttft`?)");
+    check("ttft <= 0 ms for 95%", "no time can be at most 0");
+    check("class chad: ttft <= 1 s for 9%", "no class `chad` (did you mean `chat`?)");
+    check_simulated(
+        &["--objective", "ttft <= 1s for 99%", "--objective", "ttft <= 2s for 95%"],
+        USAGE,
+        "`ttft <= 2s for 95%` says nothing beside `ttft <= 1s for 99%`",
+    );
+    check_file(
+        "e.toml",
+        "[scoring]\nobjectives = [\"ttft <= 200 for 95%\"]\n",
+        "--experiment",
+        INPUT,
+        "e.toml:2: `ttft <= 200 for 95%` is no objective",
+    );
+    check_file(
+        "e.toml",
+        "[scoring.classes.chad]\nnext_token = \"1s\"\n",
+        "--experiment",
+        USAGE,
+        "deadlines for `chad`, and the workload's classes are chat, document",
+    );
+}
+
+#[test]
+fn capacities_that_can_not_be_searched() {
+    let check = |arguments: &[&str], message: &str| {
+        let dir = temporary();
+        let mut command = simulated(dir.path(), "capacity");
+        self::check(dir.path(), command.args(arguments), USAGE, message);
+    };
+    check(&["--request-rate", "2"], "capacity looks for the rate itself");
+    check(&["--max-concurrency", "2"], "a closed loop (max_concurrency) has no arrival rate");
+    check(&["--arrivals", "all-at-once"], "these arrivals have no rate to set");
+    check(&["--probability", "1"], "--probability is 1; it must be above 0 and below 1");
+    check(&["--objective", "ttft <= 200 for 95%"], "`200` is no time");
+}

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::metron::{metron, run, simulated, tiny_model};
+use crate::metron::{interrupted, metron, run, simulated, tiny_model};
 
 fn temporary() -> tempfile::TempDir {
     tempfile::tempdir().expect("a directory for the test")
@@ -167,26 +167,13 @@ fn ctrl_c_ends_the_run_and_reports_what_was_measured_as_partial() {
     command.arg("run").arg("--model").arg(tiny_model());
     command.args(["--input-len", "20", "--output-len", "6", "--request-rate", "5"]);
     command.args(["--num-prompts", "500", "--output", "out"]);
-    command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
-    let child = command.spawn().expect("the program starts");
     // Once tokens are on disk the run is under way.
     let tokens = dir.path().join("out/sarathi-0.trace/tokens.arrows");
     let is_under_way = || fs::metadata(&tokens).is_ok_and(|file| file.len() > 2000);
-    let mut patience = 600;
-    while !is_under_way() && patience > 0 {
-        std::thread::sleep(std::time::Duration::from_millis(100));
-        patience -= 1;
-    }
-    let interrupted = std::process::Command::new("kill")
-        .args(["-INT", &child.id().to_string()])
-        .status()
-        .expect("kill is there");
-    assert!(interrupted.success());
-    let output = child.wait_with_output().expect("it ends");
-    let error = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(130), "{error}");
+    let (code, text, error) = interrupted(&mut command, is_under_way);
+    assert_eq!(code, 130, "{error}");
     assert!(error.contains("interrupted; what was measured is reported and saved"), "{error}");
-    assert!(String::from_utf8_lossy(&output.stdout).contains("PARTIAL"));
+    assert!(text.contains("PARTIAL"), "{text}");
     let metrics = json(&dir.path().join("out/metrics.json"));
     assert_eq!(metrics["is_partial"], true);
     let counts = &metrics["comparison"]["policies"][0]["pooled"]["requests"];

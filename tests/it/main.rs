@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod blame;
+mod capacity;
 mod experiments;
 mod explain;
 mod imports;

@@ -1,7 +1,8 @@
 //! The program as a process.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 /// Where the tests' own files are.
 pub(crate) fn data(name: &str) -> PathBuf {
@@ -27,7 +28,11 @@ pub(crate) fn metron(dir: &Path) -> Command {
 
 /// What came of it: exit code, standard output, standard error.
 pub(crate) fn run(command: &mut Command) -> (i32, String, String) {
-    let Output { status, stdout, stderr } = command.output().expect("the program starts");
+    said(command.output().expect("the program starts"))
+}
+
+fn said(output: Output) -> (i32, String, String) {
+    let Output { status, stdout, stderr } = output;
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("it prints UTF-8");
     (status.code().unwrap_or(-1), text(stdout), text(stderr))
 }
@@ -37,4 +42,22 @@ pub(crate) fn simulated(dir: &Path, command: &str) -> Command {
     let mut metron = metron(dir);
     metron.arg(command).arg("--simulate").arg(data("cost.toml")).arg("--quiet");
     metron
+}
+
+/// The same of a command that Ctrl-C ends once it `is_under_way`.
+#[cfg(unix)]
+pub(crate) fn interrupted(
+    command: &mut Command,
+    is_under_way: impl Fn() -> bool,
+) -> (i32, String, String) {
+    let child =
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts");
+    let mut patience = 3000;
+    while !is_under_way() && patience > 0 {
+        std::thread::sleep(Duration::from_millis(20));
+        patience -= 1;
+    }
+    let signalled = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
+    assert!(signalled.expect("kill is there").success());
+    said(child.wait_with_output().expect("it ends"))
 }

@@ -16,6 +16,8 @@ pub(crate) struct Arguments {
 pub(crate) enum Command {
     /// Run several schedulers on the same requests and compare them.
     Compare(ExperimentArgs),
+    /// Find the greatest arrival rate at which each scheduler keeps its objectives.
+    Capacity(CapacityArgs),
     /// Run one scheduler, or an experiment file as it stands.
     Run(ExperimentArgs),
     /// Measure this machine: isolated prefills and decodes; saved for `--simulate`.
@@ -192,6 +194,10 @@ pub(crate) struct ScoringArgs {
     /// e2el:1000`.
     #[arg(long, value_name = "KEY:MS", num_args = 1..)]
     pub(crate) goodput: Vec<String>,
+    /// What a run is judged by, with units; may be given several times: `ttft <= 200 ms for 95%`,
+    /// `P99 tbt <= 0.1 s`, `fluidity_index >= 0.9 for 99%`, `class chat: ttft <= 1 s for 90%`.
+    #[arg(long = "objective", value_name = "OBJECTIVE")]
+    pub(crate) objectives: Vec<String>,
 }
 
 fn share(text: &str) -> Result<f64, String> {
@@ -255,7 +261,8 @@ pub(crate) struct ExperimentArgs {
     )]
     pub(crate) schedulers: Vec<String>,
     /// Repetitions with other seeds, the same for every scheduler. [default: at least 2 and as
-    /// many as the time allows for compare, 10 in virtual time; 1 for run]
+    /// many as the time allows for compare, 10 in virtual time; 1 for run; for capacity the most:
+    /// 6, and 40 in virtual time]
     #[arg(long, value_name = "N")]
     pub(crate) replicates: Option<u32>,
     /// Add replicates until every headline verdict is reached, looking at four fixed counts that
@@ -291,6 +298,15 @@ pub(crate) struct ExperimentArgs {
 pub(crate) enum Until {
     /// When no headline verdict is open.
     Decided,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct CapacityArgs {
+    /// The capacity is the rate at which a run keeps its objectives with this probability.
+    #[arg(long, value_name = "P", default_value_t = 0.5, allow_negative_numbers = true)]
+    pub(crate) probability: f64,
+    #[command(flatten)]
+    pub(crate) experiment: ExperimentArgs,
 }
 
 #[derive(Debug, Clone, Args)]

@@ -1,9 +1,10 @@
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use metron_metrics::{
-    CountingRule, DeadlineRule, FirstTokenRule, FluidityRule, RateTarget, RequestLimit,
-    RequestLimits,
+    ClassDeadlines, CountingRule, DeadlineRule, FirstTokenRule, FluidityRule, Objectives,
+    RateTarget, RequestLimit, RequestLimits,
 };
 use metron_schedulers::PolicySpec;
 use metron_workload::{Arrivals, Class, Lengths, Prompts, TooLong, WorkloadSpec};
@@ -106,6 +107,12 @@ pub(crate) struct ScoringSection {
     /// Limits of goodput, as `ttft:200`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) goodput: Option<RequestLimits>,
+    /// What a run is judged by, as `ttft <= 200 ms for 95%`.
+    #[serde(skip_serializing_if = "Objectives::is_empty")]
+    pub(crate) objectives: Objectives,
+    /// Deadlines of classes of the workload that have their own.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) classes: BTreeMap<String, ClassDeadlines>,
 }
 
 impl Experiment {
@@ -251,6 +258,11 @@ impl ScoringSection {
             let limits: Result<Vec<RequestLimit>, _> = words.map(str::parse).collect();
             self.goodput = Some(RequestLimits(limits.or_fail(Kind::Usage)?));
         }
+        if !args.objectives.is_empty() {
+            let objectives = args.objectives.iter().map(|text| text.parse());
+            let objectives = objectives.collect::<Result<Vec<_>, _>>().or_fail(Kind::Usage)?;
+            self.objectives = Objectives::new(objectives).or_fail(Kind::Usage)?;
+        }
         Ok(())
     }
 
@@ -259,6 +271,22 @@ impl ScoringSection {
         RateTarget {
             index: self.fluid_index.unwrap_or(index),
             share: self.fluid_share.unwrap_or(share),
+        }
+    }
+
+    /// Refuses objectives and deadlines of classes that the workload does not have.
+    pub(crate) fn check_classes(&self, classes: &[String]) -> Result<(), Failure> {
+        self.objectives.check_classes(classes).or_fail(Kind::Usage)?;
+        match self.classes.keys().find(|name| !classes.contains(name)) {
+            Some(name) => {
+                let error = anyhow::anyhow!(
+                    "[scoring.classes] has deadlines for `{name}`, and the workload's classes are \
+                     {}",
+                    classes.join(", ")
+                );
+                Err(Failure { kind: Kind::Usage, error })
+            }
+            None => Ok(()),
         }
     }
 
@@ -400,15 +428,20 @@ impl WorkloadDraft {
             Arrivals::AllAtOnce | Arrivals::Recorded { .. } => None,
         }
     }
+}
 
-    /// Sets the rate of arrivals that have one.
-    pub(crate) fn set_rate(&mut self, rate: f64) {
-        if let Arrivals::Gamma { request_rate, .. } | Arrivals::Constant { request_rate } =
-            &mut self.spec.arrivals
-        {
-            *request_rate = rate;
-        }
+/// Sets the rate of arrivals that have one.
+pub(crate) fn set_rate(spec: &mut WorkloadSpec, rate: f64) {
+    if let Arrivals::Gamma { request_rate, .. } | Arrivals::Constant { request_rate } =
+        &mut spec.arrivals
+    {
+        *request_rate = rate;
     }
+}
+
+/// The names of a workload's classes.
+pub(crate) fn class_names(spec: &WorkloadSpec) -> Vec<String> {
+    spec.classes.iter().map(|class| class.name.clone()).collect()
 }
 
 fn one_class(lengths: Lengths) -> Class {

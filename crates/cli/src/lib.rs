@@ -48,6 +48,7 @@ pub fn main_with(registry: &Registry) -> ExitCode {
 fn run(command: &Command, registry: &Registry) -> Result<(), Failure> {
     match command {
         Command::Compare(args) => commands::experiment::run(args, Defaulted::Compare, registry),
+        Command::Capacity(args) => commands::capacity::run(args, registry),
         Command::Run(args) => commands::experiment::run(args, Defaulted::Run, registry),
         Command::Calibrate(args) => commands::calibrate::run(args),
         Command::Generate(args) => commands::generate::run(args),

@@ -12,7 +12,7 @@ use metron_trace::Limits;
 use metron_workload::{Vocabulary, Workload, WorkloadSpec, generate};
 
 use crate::exit::{Failure, Kind, OrFail};
-use crate::experiment::{Experiment, WorkloadDraft};
+use crate::experiment::{Experiment, WorkloadDraft, class_names, set_rate};
 use crate::progress::Progress;
 
 /// The decoding batch that the default rate leads to: loaded, but not hopeless.
@@ -34,10 +34,17 @@ const MOST_VIRTUAL_REPLICATES: u32 = 40;
 /// The most replicates that `--until decided` makes on the machine.
 const MOST_REPLICATES: u32 = 10;
 
+/// The most replicates of a capacity search on the machine: the fewest that decide anything.
+const CAPACITY_REPLICATES: u32 = 6;
+
+/// The same in virtual time.
+const VIRTUAL_CAPACITY_REPLICATES: u32 = 40;
+
 /// Which command's defaults apply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Defaulted {
     Compare,
+    Capacity,
     Run,
 }
 
@@ -45,13 +52,14 @@ impl Defaulted {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Compare => "compare",
+            Self::Capacity => "capacity",
             Self::Run => "run",
         }
     }
 
     fn schedulers(self) -> &'static [&'static str] {
         match self {
-            Self::Compare => &["static", "orca", "vllm-v0", "sarathi"],
+            Self::Compare | Self::Capacity => &["static", "orca", "vllm-v0", "sarathi"],
             Self::Run => &["sarathi"],
         }
     }
@@ -144,7 +152,8 @@ pub(crate) fn prepare(
     let load = Load { cost_model, lengths: &lengths };
     let most_batch = limits.max_num_seqs;
     if draft.derive_rate && draft.rate().is_some() {
-        draft.set_rate(rounded(load.rate_for_batch(TYPICAL_BATCH.min(most_batch))));
+        let rate = rounded(load.rate_for_batch(TYPICAL_BATCH.min(most_batch)));
+        set_rate(&mut draft.spec, rate);
     }
     let batch = match draft.rate() {
         Some(rate) => load.batch_at_rate(rate, most_batch),
@@ -206,11 +215,13 @@ pub(crate) fn prepare(
     }
     let scoring = Scoring {
         deadlines: DeadlineRule { first_token, next_token: Some(next_token) },
+        class_deadlines: experiment.scoring.classes.clone(),
         prefill: Some(calibrated.calibration.prefill.curve),
         fluidity: experiment.scoring.fluidity_rule(),
         rate_target: experiment.scoring.rate_target(),
         stall_limit: stall,
         goodput: experiment.scoring.goodput.clone(),
+        objectives: experiment.scoring.objectives.clone(),
     };
     Ok(Prepared { experiment, contestants, replicates, scoring, judging, load: facts })
 }
@@ -233,6 +244,8 @@ fn replicates(
     Ok(match (experiment.replicates, defaulted, virtual_time) {
         (Some(count), ..) => Replicates::Exactly(count),
         (None, Defaulted::Run, _) => Replicates::Exactly(1),
+        (None, Defaulted::Capacity, true) => Replicates::Exactly(VIRTUAL_CAPACITY_REPLICATES),
+        (None, Defaulted::Capacity, false) => Replicates::Exactly(CAPACITY_REPLICATES),
         (None, Defaulted::Compare, true) => Replicates::Exactly(VIRTUAL_REPLICATES),
         (None, Defaulted::Compare, false) => Replicates::Within(COMPARE_TIME),
     })
@@ -315,14 +328,19 @@ fn contestants(
 }
 
 /// The requests of a replicate with their deadlines, for the engine.
-pub(crate) fn submissions(workload: Workload, scoring: &Scoring) -> Vec<Submission> {
+pub(crate) fn submissions(
+    workload: Workload,
+    spec: &WorkloadSpec,
+    scoring: &Scoring,
+) -> Vec<Submission> {
+    let classes = class_names(spec);
     workload
         .requests
         .into_iter()
         .zip(workload.prompts)
         .map(|(mut request, prompt)| {
-            let curve = scoring.prefill.as_ref();
-            request.deadlines = scoring.deadlines.of(request.prompt_tokens, None, curve);
+            let class = classes.get(request.class as usize).map(String::as_str);
+            request.deadlines = scoring.deadlines_of(class, request.prompt_tokens, None);
             Submission { request, prompt }
         })
         .collect()

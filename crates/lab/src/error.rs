@@ -1,4 +1,5 @@
 use metron_engine::{EngineError, ExecutorError};
+use metron_metrics::Objective;
 use metron_trace::StoreError;
 
 /// Why an experiment could not go on.
@@ -19,6 +20,15 @@ pub enum LabError {
     /// The user stopped the calibration.
     #[error("interrupted during the calibration; nothing was measured")]
     Interrupted,
+    /// No request of a run has what an objective bounds.
+    #[error(
+        "`{objective}` applies to no request of a run: none of its class came, or none has more \
+         than one token; use more requests (--num-prompts), or drop it"
+    )]
+    NothingToJudge {
+        /// The objective.
+        objective: Objective,
+    },
     /// The requests of a replicate can't be made.
     #[error("replicate {replicate}: {cause}")]
     Workload {

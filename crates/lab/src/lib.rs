@@ -1,6 +1,7 @@
-//! Experiments: calibrate, run, compare. Generic over policies and executors.
+//! Experiments: calibrate, run, compare, capacity. Generic over policies and executors.
 
 mod calibrate;
+mod capacity;
 mod compare;
 mod derive;
 mod error;
@@ -9,6 +10,9 @@ mod rig;
 mod run;
 
 pub use calibrate::{Calibrated, CalibrationPlan, calibrate};
+pub use capacity::{
+    CapacitySearch, CapacitySetting, Found, Probe, SearchPlan, capacities, greatest_rate,
+};
 pub use compare::{Comparing, Repeating, Replicates, compare};
 pub use derive::{Load, decode_deadline, first_token_slack, stall_limit};
 pub use error::LabError;

@@ -92,7 +92,7 @@ pub fn measure(
     warm_up(rig)?;
     let policy = contestant.info.label.clone();
     watch.run_begins(&policy, replicate, submissions.len());
-    let dir = setting.output.join(format!("{}-{replicate}.trace", file_name(&policy)));
+    let dir = setting.output.join(trace_name(&policy, replicate));
     let header = Header { policy: contestant.info.clone(), ..setting.header.clone() };
     let mut recorder = DiskRecorder(TraceWriter::create(&dir, &header)?);
     let engine = Engine {
@@ -112,6 +112,11 @@ pub fn measure(
     let end = end?;
     let (trace, missing) = TraceReader::read(&dir)?;
     Ok(MeasuredRun { policy, replicate, dir, trace, missing, end })
+}
+
+/// What the directory of a policy's trace is called.
+pub(crate) fn trace_name(label: &str, replicate: u32) -> String {
+    format!("{}-{replicate}.trace", file_name(label))
 }
 
 /// A label as part of a file's name.

@@ -55,6 +55,28 @@ impl DeadlineRule {
     }
 }
 
+/// Deadlines of a class of requests; what is absent is that of all.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClassDeadlines {
+    /// The first token's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_token: Option<FirstTokenRule>,
+    /// Each later token's.
+    #[serde(default, with = "optional_span", skip_serializing_if = "Option::is_none")]
+    pub next_token: Option<Duration>,
+}
+
+impl ClassDeadlines {
+    /// The class's own deadlines before those of all.
+    pub fn before(&self, all: &DeadlineRule) -> DeadlineRule {
+        DeadlineRule {
+            first_token: self.first_token.unwrap_or(all.first_token),
+            next_token: self.next_token.or(all.next_token),
+        }
+    }
+}
+
 /// `span * factor`; a product beyond the longest time is the longest time.
 fn times(span: Duration, factor: f64) -> Duration {
     Duration::try_from_secs_f64(span.as_secs_f64() * factor).unwrap_or(Duration::MAX)
@@ -115,7 +137,7 @@ fn span(text: &str) -> Result<Duration, DeadlineError> {
 }
 
 /// A duration with a unit; unlike humantime's own, whole parts may have fractions (`0.3s`).
-fn parse_span(text: &str) -> Result<Duration, String> {
+pub(crate) fn parse_span(text: &str) -> Result<Duration, String> {
     let unit_at = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(unit_at);
     let seconds = match unit.trim() {

@@ -4,6 +4,7 @@
 //! [`Trace`](metron_trace::Trace), so a saved trace can be scored again under other deadlines.
 
 mod blame;
+mod capacity;
 mod comparison;
 mod curve;
 mod deadline;
@@ -14,7 +15,10 @@ mod judgement;
 mod latency;
 mod limits;
 mod measure;
+mod objective;
+mod objective_verdict;
 mod percentile;
+mod proportion;
 mod rate;
 pub mod statistics;
 mod steps;
@@ -26,16 +30,22 @@ pub use blame::{
     Blame, Cause, CauseShare, Explanation, LatePart, LateToken, Scored, TokenTime, Where, blame,
     explain, most_missed,
 };
+pub use capacity::{
+    Bracket, Capacity, Probed, SearchEnd, passes_to_fail, passes_to_pass, reached_by,
+};
 pub use comparison::{Better, Comparison, PolicyRow, RunOf, StallStory};
 pub use curve::fit_prefill;
-pub use deadline::{DeadlineError, DeadlineRule, FirstTokenRule, optional_span};
+pub use deadline::{ClassDeadlines, DeadlineError, DeadlineRule, FirstTokenRule, optional_span};
 pub use due::{DueToken, due_tokens};
 pub use fluidity::{CountingRule, Deadlined, Fluidity, FluidityRule, fluidity};
 pub use judgement::{Judgement, Judging, MeasureJudgement, PolicyJudgement};
 pub use latency::{Absent, Latencies, Stalls};
 pub use limits::{LimitError, RequestLimit, RequestLimits};
 pub use measure::{MEASURES, Measure, RunSeries, Scale, WithinRun};
+pub use objective::{Bound, Bounded, Objective, ObjectiveError, Objectives};
+pub use objective_verdict::{Judged, ObjectiveVerdict, judge_objectives};
 pub use percentile::{Distribution, interpolated, order_statistic, supports};
+pub use proportion::{share_at_least, share_at_most};
 pub use rate::{FluidRate, LeastDeadline, RateTarget, Stream, fluid_rate, least_decode_deadline};
 pub use statistics::{Interval, RunTooShort};
 pub use steps::StepSummary;

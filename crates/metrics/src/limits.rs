@@ -46,7 +46,7 @@ pub enum LimitError {
     #[error(
         "`{key}` can't be limited{}; limits are on ttft, tpot, e2el (milliseconds) and \
          fluidity_index",
-        nearest(key)
+        nearest(key, METRICS.iter().map(|(name, _)| *name))
     )]
     UnknownMetric {
         /// What was given.
@@ -64,10 +64,10 @@ pub enum LimitError {
     },
 }
 
-fn nearest(key: &str) -> String {
-    METRICS
-        .iter()
-        .map(|(name, _)| (strsim::jaro_winkler(key, name), name))
+/// The known name that is nearest to an unknown one, as a question behind it.
+pub(crate) fn nearest<'a>(unknown: &str, known: impl Iterator<Item = &'a str>) -> String {
+    known
+        .map(|name| (strsim::jaro_winkler(unknown, name), name))
         .filter(|(likeness, _)| *likeness > 0.7)
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .map_or_else(String::new, |(_, name)| format!(" (did you mean `{name}`?)"))

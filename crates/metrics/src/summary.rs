@@ -1,14 +1,17 @@
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use metron_trace::{EndStatus, PrefillCurve, Timestamp, Trace};
+use metron_trace::{Deadlines, EndStatus, Header, PrefillCurve, Timestamp, Trace};
 use serde::{Deserialize, Serialize};
 
-use crate::deadline::DeadlineRule;
+use crate::deadline::{ClassDeadlines, DeadlineRule};
 use crate::etalon;
 use crate::fluidity::{CountingRule, Deadlined, Fluidity, FluidityRule};
 use crate::latency::{Absent, Latencies, Stalls};
 use crate::limits::RequestLimits;
 use crate::measure::RunSeries;
+use crate::objective::Objectives;
+use crate::objective_verdict::{Judged, judge_scored};
 use crate::percentile::{Distribution, interpolated, supports};
 use crate::rate::{FluidRate, RateTarget, Stream, fluid_rate};
 use crate::steps::{StepSummary, step_summary};
@@ -19,6 +22,9 @@ use crate::timeline::{Timeline, timelines};
 pub struct Scoring {
     /// When tokens are due.
     pub deadlines: DeadlineRule,
+    /// Deadlines of classes that have their own, by the class's name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub class_deadlines: BTreeMap<String, ClassDeadlines>,
     /// The predicted prefill time, for deadlines that adjust to it.
     pub prefill: Option<PrefillCurve>,
     /// How the fluidity-index is counted.
@@ -30,6 +36,37 @@ pub struct Scoring {
     pub stall_limit: Duration,
     /// What a request has to meet to count as goodput; `None`: goodput is not reported.
     pub goodput: Option<RequestLimits>,
+    /// What runs are judged by.
+    #[serde(default)]
+    pub objectives: Objectives,
+}
+
+impl Scoring {
+    /// The deadlines of a request of `class` with a prompt of `prompt_tokens`, for which `recorded`
+    /// were in force during the run.
+    pub fn deadlines_of(
+        &self,
+        class: Option<&str>,
+        prompt_tokens: u32,
+        recorded: Option<Deadlines>,
+    ) -> Option<Deadlines> {
+        let own = class.and_then(|class| self.class_deadlines.get(class));
+        let rule = own.map_or(self.deadlines, |own| own.before(&self.deadlines));
+        rule.of(prompt_tokens, recorded, self.prefill.as_ref())
+    }
+
+    /// The deadlines of a request of a run, by its class.
+    pub fn deadlines_in(&self, header: &Header, timeline: &Timeline) -> Option<Deadlined> {
+        let class = header.classes.get(timeline.class as usize).map(String::as_str);
+        let deadlines = self.deadlines_of(class, timeline.prompt_tokens, timeline.deadlines);
+        deadlines.map(Deadlined::from)
+    }
+
+    /// Whether any deadline needs a prefill curve.
+    pub fn needs_curve(&self) -> bool {
+        let own = self.class_deadlines.values().map(|own| own.before(&self.deadlines));
+        own.chain([self.deadlines]).any(|rule| rule.needs_curve())
+    }
 }
 
 /// Everything that is reported of a run, or of several runs of one policy pooled. Times in seconds.
@@ -77,6 +114,9 @@ pub struct RunSummary {
     pub tail_tbt_rate: Option<f64>,
     /// What the steps were; `None` for a trace without steps.
     pub steps: Option<StepSummary>,
+    /// Each objective with its verdict.
+    #[serde(default)]
+    pub objectives: Vec<Judged>,
 }
 
 /// Requests by how they ended: `scheduled` is the sum of the others.
@@ -134,7 +174,7 @@ pub struct FluiditySummary {
 
 /// Scores one trace, or the runs of one policy pooled.
 pub fn summarise(traces: &[&Trace], scoring: &Scoring) -> RunSummary {
-    let scored: Vec<Scored> = traces.iter().flat_map(|trace| Scored::all(trace, scoring)).collect();
+    let scored = Scored::of_all(traces, scoring);
     let window_s: Option<f64> = traces.iter().map(|trace| window_s(trace)).sum();
     let a_second = |count: usize| {
         window_s.map(|window_s| if window_s > 0.0 { count as f64 / window_s } else { 0.0 })
@@ -178,13 +218,14 @@ pub fn summarise(traces: &[&Trace], scoring: &Scoring) -> RunSummary {
         fluid_rate_with_first_token: rate(&scored, scoring, true),
         etalon_fluid_rate: if is_etalon { etalon::fluid_rate(finished_gaps()) } else { None },
         steps: step_summary(traces),
+        objectives: judge_scored(&scored, traces, scoring),
     }
 }
 
 /// One run's values in the order of its requests' arrivals.
 pub(crate) fn in_order(trace: &Trace, scoring: &Scoring) -> RunSeries {
     let mut series = RunSeries::default();
-    for request in Scored::all(trace, scoring) {
+    for request in Scored::of_all(&[trace], scoring) {
         series.ttft.extend(request.latencies.ttft.map(|span| span.as_secs_f64()));
         series.are_fluid.extend(request.index.map(|index| index >= RateTarget::default().index));
         if request.timeline.is_finished() {
@@ -206,14 +247,16 @@ fn window_s(trace: &Trace) -> Option<f64> {
 }
 
 /// A request with its scores.
-struct Scored {
-    timeline: Timeline,
+pub(crate) struct Scored {
+    /// Which of the traces it is of.
+    pub(crate) run: usize,
+    pub(crate) timeline: Timeline,
     gaps: Vec<u64>,
-    latencies: Latencies,
+    pub(crate) latencies: Latencies,
     deadlines: Option<Deadlined>,
     counted: Fluidity,
     /// The fluidity-index; a failed request's is 0.
-    index: Option<f64>,
+    pub(crate) index: Option<f64>,
     /// Output tokens up to the end of the measurement window.
     output_in_window: usize,
     /// Prompt tokens, if the first output token came within the window.
@@ -221,16 +264,29 @@ struct Scored {
 }
 
 impl Scored {
-    fn all<'a>(trace: &Trace, scoring: &'a Scoring) -> impl Iterator<Item = Self> + use<'a> {
-        let until = window_end(trace);
-        timelines(trace).into_iter().map(move |timeline| Self::new(timeline, until, scoring))
+    /// The requests of some runs, run by run, each in order of arrival.
+    pub(crate) fn of_all(traces: &[&Trace], scoring: &Scoring) -> Vec<Self> {
+        let of_run = |(run, trace): (usize, &&Trace)| {
+            let until = window_end(trace);
+            timelines(trace)
+                .into_iter()
+                .map(|timeline| {
+                    let deadlines = scoring.deadlines_in(&trace.header, &timeline);
+                    Self::new(run, timeline, until, deadlines, scoring)
+                })
+                .collect::<Vec<_>>()
+        };
+        traces.iter().enumerate().flat_map(of_run).collect()
     }
 
-    fn new(timeline: Timeline, until: Timestamp, scoring: &Scoring) -> Self {
+    fn new(
+        run: usize,
+        timeline: Timeline,
+        until: Timestamp,
+        deadlines: Option<Deadlined>,
+        scoring: &Scoring,
+    ) -> Self {
         let gaps = timeline.inter_token_ns();
-        let (prompt, recorded) = (timeline.prompt_tokens, timeline.deadlines);
-        let deadlines = scoring.deadlines.of(prompt, recorded, scoring.prefill.as_ref());
-        let deadlines = deadlines.map(Deadlined::from);
         let counted = deadlines.map_or(Fluidity { met: 0, missed: 0 }, |deadlines| {
             timeline.fluidity(deadlines, &scoring.fluidity)
         });
@@ -243,9 +299,20 @@ impl Scored {
             deadlines,
             gaps,
             output_in_window,
-            prompt_in_window: if output_in_window > 0 { prompt as usize } else { 0 },
+            prompt_in_window: if output_in_window > 0 {
+                timeline.prompt_tokens as usize
+            } else {
+                0
+            },
             timeline,
+            run,
         }
+    }
+
+    /// The gaps that count for TBT: those of a finished request.
+    pub(crate) fn finished_gaps(&self) -> &[u64] {
+        let gaps = self.gaps.get(1..).unwrap_or_default();
+        if self.timeline.is_finished() { gaps } else { &[] }
     }
 
     fn stream(&self, with_first_token: bool) -> Stream<'_> {
@@ -278,8 +345,7 @@ fn counts(scored: &[Scored]) -> RequestCounts {
 /// Every gap of every finished request.
 fn tbt(scored: &[Scored]) -> Distribution {
     Distribution::of(scored.iter().flat_map(|request| {
-        let gaps = request.gaps.get(1..).unwrap_or_default();
-        let gaps = if request.timeline.is_finished() { gaps } else { &[] };
+        let gaps = request.finished_gaps();
         let cause =
             if request.timeline.has_failed() { Absent::Failed } else { Absent::Inapplicable };
         let absent = gaps.is_empty().then_some(Err(cause));

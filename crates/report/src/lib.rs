@@ -4,6 +4,7 @@
 
 mod blame;
 mod calibration;
+mod capacity;
 mod columns;
 mod diff;
 mod explanation;
@@ -22,6 +23,7 @@ mod vllm;
 
 pub use blame::blame_text;
 pub use calibration::calibration_text;
+pub use capacity::CapacityReport;
 pub use columns::columns;
 pub use diff::{Diff, Pair, Side};
 pub use explanation::explanation_text;

@@ -1,5 +1,8 @@
+use metron_metrics::{Judged, ObjectiveVerdict};
+
 use crate::blame::{blamed, causes};
 use crate::report::Report;
+use crate::units::percent;
 
 /// What a reader of the table has to know that its numbers don't say.
 pub(crate) fn notes(report: &Report<'_>) -> Vec<String> {
@@ -9,6 +12,16 @@ pub(crate) fn notes(report: &Report<'_>) -> Vec<String> {
     }
     if !causes(&blamed(report)).is_empty() {
         notes.push("why deadlines were missed is estimated: see docs/blame.md".to_owned());
+    }
+    let judged = || report.comparison.policies.iter().flat_map(|row| &row.pooled.objectives);
+    if judged().next().is_some() {
+        notes.push(
+            "PASS and FAIL hold with 95 % confidence of the share that keeps the objective"
+                .to_owned(),
+        );
+    }
+    if let Some(undecided) = judged().find(|judged| judged.verdict == ObjectiveVerdict::Undecided) {
+        notes.push(undecided_note(undecided));
     }
     for row in &report.comparison.policies {
         let rate = &row.pooled.fluid_rate;
@@ -21,4 +34,20 @@ pub(crate) fn notes(report: &Report<'_>) -> Vec<String> {
         }
     }
     notes
+}
+
+/// Why a verdict is open, and what would close it.
+fn undecided_note(judged: &Judged) -> String {
+    let Some([least, most]) = judged.bounds else {
+        return format!("UNDECIDED: nothing in the runs has what `{}` bounds", judged.objective);
+    };
+    format!(
+        "UNDECIDED: the share is between {} % and {} % (for `{}`, {} values that are worth {:.0} \
+         independent ones); more requests or replicates decide it",
+        percent(least),
+        percent(most),
+        judged.objective,
+        judged.n,
+        judged.effective
+    )
 }

@@ -98,9 +98,7 @@ impl Report<'_> {
 
     /// The deadlines that a request is scored with.
     pub(crate) fn deadlines(&self, timeline: &Timeline) -> Option<Deadlined> {
-        let rule = &self.scoring.deadlines;
-        let curve = self.scoring.prefill.as_ref();
-        rule.of(timeline.prompt_tokens, timeline.deadlines, curve).map(Deadlined::from)
+        self.scoring.deadlines_in(&self.runs.first()?.trace.header, timeline)
     }
 
     /// Whether a gap can be a stall at all.

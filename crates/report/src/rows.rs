@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use metron_metrics::{Better, Distribution, RunSummary};
+use metron_metrics::{Better, Distribution, Judged, ObjectiveVerdict, RunSummary};
 
 use crate::blame::{blame_rows, blamed};
 use crate::report::Report;
@@ -64,6 +64,7 @@ pub(crate) fn rows_of(summaries: Vec<&RunSummary>, stall_limit: Option<Duration>
         let name = "fluid token rate (Etalon's), tokens/s";
         rows.push(table.numbers(name, Better::Higher, three_digits, |s| s.etalon_fluid_rate));
     }
+    rows.extend(table.objectives());
     rows.push(table.numbers("preemptions", Better::Lower, whole, |s| {
         s.steps.map(|steps| steps.preemptions as f64)
     }));
@@ -80,6 +81,14 @@ pub(crate) fn rows_of(summaries: Vec<&RunSummary>, stall_limit: Option<Duration>
 
 pub(crate) fn whole(value: f64) -> String {
     format!("{value:.0}")
+}
+
+fn verdict_text(verdict: ObjectiveVerdict) -> &'static str {
+    match verdict {
+        ObjectiveVerdict::Pass => "PASS",
+        ObjectiveVerdict::Fail => "FAIL",
+        ObjectiveVerdict::Undecided => "UNDECIDED",
+    }
 }
 
 struct Table<'a>(Vec<&'a RunSummary>);
@@ -140,6 +149,39 @@ impl Table<'_> {
         let n = self.0.iter().map(|summary| of(summary).n).max().unwrap_or(0);
         let name = format!("{name} max of {n}, ms");
         self.numbers(&name, Better::Lower, milliseconds, |s| of(s).max)
+    }
+
+    /// Each objective's verdict with the share that keeps it, and their conjunction.
+    fn objectives(&self) -> Vec<Row> {
+        let count = self.0.iter().map(|summary| summary.objectives.len()).max().unwrap_or(0);
+        let row = |at: usize| {
+            let of = |summary: &&RunSummary| summary.objectives.get(at).cloned();
+            let judged: Vec<Option<Judged>> = self.0.iter().map(of).collect();
+            let name = judged.iter().flatten().next().map(|judged| judged.objective.to_string());
+            let cell = |judged: &Option<Judged>| {
+                judged.as_ref().map_or_else(
+                    || "-".to_owned(),
+                    |judged| {
+                        let share = judged.share.map(|share| format!(" {} %", percent(share)));
+                        verdict_text(judged.verdict).to_owned() + &share.unwrap_or_default()
+                    },
+                )
+            };
+            let cells = judged.iter().map(cell).collect();
+            let values = judged.iter().map(|judged| judged.as_ref()?.share).collect();
+            let name = name.unwrap_or_default();
+            Row { name, values, format: percent, cells, best: Vec::new() }
+        };
+        let mut rows: Vec<Row> = (0..count).map(row).collect();
+        if count > 1 {
+            let all = |summary: &&RunSummary| {
+                verdict_text(ObjectiveVerdict::of_all(&summary.objectives)).to_owned()
+            };
+            let cells = self.0.iter().map(all).collect();
+            let (name, values) = ("all objectives".to_owned(), vec![None; self.0.len()]);
+            rows.push(Row { name, values, format: percent, cells, best: Vec::new() });
+        }
+        rows
     }
 
     fn lowest_fluidity(&self) -> Row {

@@ -4,6 +4,7 @@
 mod affine;
 mod executor;
 mod fit;
+mod prices;
 
 pub use affine::{AffineCost, CostFile, CostFileError, Piece};
 pub use executor::SimExecutor;

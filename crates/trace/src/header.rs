@@ -29,6 +29,9 @@ pub struct Header {
     pub limits: Limits,
     /// The experiment as run, in its file's own terms.
     pub experiment: serde_json::Value,
+    /// Names of the workload's classes, in the order of [`Request::class`](crate::Request::class).
+    #[serde(default)]
+    pub classes: Vec<String>,
     /// Requests the workload dropped because they were longer than the context or the cache.
     pub dropped_requests: u32,
     /// Requests the workload cut for the same reason.

@@ -42,6 +42,7 @@ fn header() -> Header {
         machine: Machine::default(),
         limits: Limits { block_size: 16, num_blocks: 8, max_num_seqs: 2, max_model_len: 64 },
         experiment: serde_json::Value::Null,
+        classes: Vec::new(),
         dropped_requests: 0,
         truncated_requests: 0,
         calibration: None,

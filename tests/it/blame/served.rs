@@ -207,6 +207,8 @@ pub(crate) fn due(first_ms: u64, next_ms: u64) -> Scoring {
         stall_limit: Duration::MAX,
         rate_target: metron::metrics::RateTarget::default(),
         goodput: None,
+        class_deadlines: std::collections::BTreeMap::new(),
+        objectives: metron::metrics::Objectives::default(),
     }
 }
 
@@ -257,6 +259,7 @@ fn header(cost: &AffineCost, limits: Limits) -> Header {
         machine: metron_trace::Machine::default(),
         limits,
         experiment: serde_json::Value::Null,
+        classes: Vec::new(),
         dropped_requests: 0,
         truncated_requests: 0,
         calibration: Some(calibration(cost)),

@@ -13,10 +13,10 @@ use metron_trace::{ExecutorInfo, FORMAT_VERSION, Header, Limits, ModelInfo, Orig
 use metron_workload::{Prompts, Vocabulary, WorkloadSpec, longest_possible};
 
 use super::lab_failure;
-use crate::args::ExperimentArgs;
+use crate::args::{CapacityArgs, ExperimentArgs};
 use crate::calibrations;
 use crate::exit::{Failure, Kind, OrFail};
-use crate::experiment::{Experiment, WorkloadDraft};
+use crate::experiment::{Experiment, WorkloadDraft, class_names};
 use crate::facts;
 use crate::machine::{free_memory, this_machine};
 use crate::model_rig::{ModelOnDisk, ModelRig};
@@ -35,12 +35,7 @@ pub(crate) fn run(
 ) -> Result<(), Failure> {
     let experiment = Experiment::from_args(args)?;
     let draft = WorkloadDraft::new(experiment.workload.as_ref(), &args.workload)?;
-    check_names(registry, &experiment)?;
-    let session = Session { args, defaulted, registry, experiment, draft };
-    match session.experiment.simulate.clone() {
-        Some(cost_file) => session.in_virtual_time(&cost_file),
-        None => session.on_this_machine(),
-    }
+    Session { args, defaulted, capacity: None, registry, experiment, draft }.begin()
 }
 
 /// Unknown schedulers are refused before anything is loaded.
@@ -53,23 +48,35 @@ fn check_names(registry: &Registry, experiment: &Experiment) -> Result<(), Failu
     Ok(())
 }
 
-struct Session<'a> {
-    args: &'a ExperimentArgs,
-    defaulted: Defaulted,
-    registry: &'a Registry,
-    experiment: Experiment,
-    draft: WorkloadDraft,
+pub(super) struct Session<'a> {
+    pub(super) args: &'a ExperimentArgs,
+    pub(super) defaulted: Defaulted,
+    /// What a search for the capacity asks besides.
+    pub(super) capacity: Option<&'a CapacityArgs>,
+    pub(super) registry: &'a Registry,
+    pub(super) experiment: Experiment,
+    pub(super) draft: WorkloadDraft,
 }
 
 /// What runs, for the header.
-struct System {
-    origin: Origin,
+pub(super) struct System {
+    pub(super) origin: Origin,
     model: ModelInfo,
     executor: ExecutorInfo,
-    vocabulary: Vocabulary,
+    pub(super) vocabulary: Vocabulary,
 }
 
 impl Session<'_> {
+    /// Checks what can be checked before anything is loaded, and goes on.
+    pub(super) fn begin(self) -> Result<(), Failure> {
+        check_names(self.registry, &self.experiment)?;
+        self.experiment.scoring.check_classes(&class_names(&self.draft.spec))?;
+        match self.experiment.simulate.clone() {
+            Some(cost_file) => self.in_virtual_time(&cost_file),
+            None => self.on_this_machine(),
+        }
+    }
+
     fn in_virtual_time(self, cost_file: &Path) -> Result<(), Failure> {
         if self.experiment.engine.trace_operators {
             let error = anyhow::anyhow!("virtual time has no operators to trace");
@@ -138,7 +145,10 @@ impl Session<'_> {
         system: &System,
         fit: impl Fn(&Calibrated) -> Result<CostFile, Failure>,
     ) -> Result<(), Failure> {
-        let Self { args, defaulted, registry, experiment, draft } = self;
+        if let Some(capacity) = self.capacity {
+            return super::capacity::search(self, capacity, rig, system, fit);
+        }
+        let Self { args, defaulted, registry, experiment, draft, .. } = self;
         let quiet = args.output.quiet || args.output.json;
         let seed = experiment.seed.unwrap_or_default();
         let limits = rig.limits();
@@ -183,7 +193,7 @@ fn longest(spec: &WorkloadSpec) -> Result<u32, Failure> {
 }
 
 /// Refuses requests that can't be served before anything runs, if they are not to be dropped.
-fn check_fits(
+pub(super) fn check_fits(
     experiment: &Experiment,
     spec: &WorkloadSpec,
     limits: Limits,
@@ -194,7 +204,7 @@ fn check_fits(
 }
 
 /// The most tokens of a request that the context and the whole KV pool can hold.
-fn fitting(limits: Limits) -> u32 {
+pub(super) fn fitting(limits: Limits) -> u32 {
     limits.max_model_len.min(limits.num_blocks.saturating_mul(limits.block_size))
 }
 
@@ -218,7 +228,12 @@ fn vocabulary(model: &ModelOnDisk, spec: &WorkloadSpec) -> Result<Vocabulary, Fa
     Ok(Vocabulary { ordinary, text: Some(text) })
 }
 
-fn header(system: &System, prepared: &Prepared, limits: Limits, calibrated: &Calibrated) -> Header {
+pub(super) fn header(
+    system: &System,
+    prepared: &Prepared,
+    limits: Limits,
+    calibrated: &Calibrated,
+) -> Header {
     let experiment = serde_json::json!({
         "experiment": prepared.experiment,
         "scoring": prepared.scoring,
@@ -243,6 +258,7 @@ fn header(system: &System, prepared: &Prepared, limits: Limits, calibrated: &Cal
         machine: this_machine(),
         limits,
         experiment,
+        classes: prepared.experiment.workload.as_ref().map(class_names).unwrap_or_default(),
         dropped_requests: 0,
         truncated_requests: 0,
         calibration: Some(calibrated.calibration.clone()),
@@ -284,7 +300,7 @@ fn run_all(
     let workload = |replicate: u32| {
         let workload = draw_fitting(replicate)
             .map_err(|failure| LabError::Workload { replicate, cause: failure.to_string() })?;
-        Ok(submissions(workload, &prepared.scoring))
+        Ok(submissions(workload, spec, &prepared.scoring))
     };
     let repeating = Repeating {
         replicates: prepared.replicates,

@@ -1,4 +1,5 @@
 pub(crate) mod calibrate;
+pub(crate) mod capacity;
 pub(crate) mod diff;
 pub(crate) mod experiment;
 pub(crate) mod explain;
@@ -23,6 +24,7 @@ pub(crate) fn lab_failure(error: LabError) -> Failure {
             Kind::Usage
         }
         LabError::Workload { .. } => Kind::Input,
+        LabError::NothingToJudge { .. } => Kind::Usage,
         LabError::NothingMeasured | LabError::Engine(_) | LabError::Executor(_) => Kind::Internal,
     };
     Failure { kind, error: error.into() }

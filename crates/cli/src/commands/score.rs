@@ -1,6 +1,6 @@
 use std::path::{Path, PathBuf};
 
-use metron_metrics::{Comparison, DeadlineRule, Judging, RunOf, Scoring};
+use metron_metrics::{Comparison, DeadlineRule, Judging, Objectives, RunOf, Scoring};
 use metron_report::{Report, Run, Style};
 use metron_trace::{StoreError, Trace, TraceReader};
 
@@ -159,6 +159,8 @@ pub(super) fn scoring(trace: &Trace, args: &ScoringArgs) -> Result<Scoring, Fail
             rate_target: metron_metrics::RateTarget::default(),
             stall_limit: std::time::Duration::MAX,
             goodput: None,
+            class_deadlines: std::collections::BTreeMap::new(),
+            objectives: Objectives::default(),
         },
     };
     let mut asked = ScoringSection::default();
@@ -169,13 +171,17 @@ pub(super) fn scoring(trace: &Trace, args: &ScoringArgs) -> Result<Scoring, Fail
     scoring.rate_target.index = asked.fluid_index.unwrap_or(scoring.rate_target.index);
     scoring.rate_target.share = asked.fluid_share.unwrap_or(scoring.rate_target.share);
     scoring.goodput = asked.goodput.clone().or(scoring.goodput);
+    if !asked.objectives.is_empty() {
+        asked.check_classes(&trace.header.classes)?;
+        scoring.objectives = asked.objectives.clone();
+    }
     let rule = asked.fluidity_rule();
     if args.rule.is_some() {
         scoring.fluidity.counting = rule.counting;
     }
     scoring.fluidity.with_first_token &= rule.with_first_token;
     scoring.fluidity.max_slack = rule.max_slack.or(scoring.fluidity.max_slack);
-    if scoring.deadlines.needs_curve() && scoring.prefill.is_none() {
+    if scoring.needs_curve() && scoring.prefill.is_none() {
         let error = anyhow::anyhow!(
             "the trace has no calibration, so a predicted deadline can't be computed; give \
              --ttft-deadline as a duration"

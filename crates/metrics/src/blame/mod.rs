@@ -11,7 +11,7 @@ mod late;
 mod story;
 mod waiting;
 
-use metron_trace::{RequestId, Trace};
+use metron_trace::{Header, RequestId, Trace};
 use serde::{Deserialize, Serialize};
 
 pub use cause::Cause;
@@ -66,7 +66,7 @@ pub fn blame(traces: &[&Trace], scoring: &Scoring) -> Option<Blame> {
     for trace in traces {
         let account = Account::new(trace)?;
         for timeline in timelines(trace) {
-            let Some(stream) = DueStream::of(&timeline, scoring) else { continue };
+            let Some(stream) = DueStream::of(&timeline, &trace.header, scoring) else { continue };
             has_deadlines = true;
             tally.add_stream(&stream, &account, scoring);
         }
@@ -78,7 +78,7 @@ pub fn blame(traces: &[&Trace], scoring: &Scoring) -> Option<Blame> {
 /// was missed.
 pub fn most_missed(trace: &Trace, scoring: &Scoring) -> Option<(RequestId, u64)> {
     let missed = |timeline: Timeline| {
-        let missed = DueStream::of(&timeline, scoring)?.fluidity.missed;
+        let missed = DueStream::of(&timeline, &trace.header, scoring)?.fluidity.missed;
         (missed > 0).then_some((timeline.request, missed))
     };
     let requests = timelines(trace).into_iter().rev().filter_map(missed);
@@ -95,9 +95,8 @@ struct DueStream<'a> {
 
 impl<'a> DueStream<'a> {
     /// `None` for a request without deadlines.
-    fn of(timeline: &'a Timeline, scoring: &Scoring) -> Option<Self> {
-        let (prompt, recorded) = (timeline.prompt_tokens, timeline.deadlines);
-        let deadlines = scoring.deadlines.of(prompt, recorded, scoring.prefill.as_ref())?.into();
+    fn of(timeline: &'a Timeline, header: &Header, scoring: &Scoring) -> Option<Self> {
+        let deadlines = scoring.deadlines_in(header, timeline)?;
         let gaps = timeline.inter_token_ns();
         Some(Self {
             timeline,

@@ -117,7 +117,7 @@ pub struct Where {
 /// Tells the story of one request; `None` if the trace does not have it.
 pub fn explain(trace: &Trace, request: RequestId, scoring: &Scoring) -> Option<Explanation> {
     let timeline = timelines(trace).into_iter().find(|own| own.request == request)?;
-    let stream = DueStream::of(&timeline, scoring);
+    let stream = DueStream::of(&timeline, &trace.header, scoring);
     let account = Account::new(trace);
     let tokens = token_times(trace, &timeline, stream.as_ref());
     let mut tally = Tally::default();

@@ -3,5 +3,6 @@
 mod blame;
 mod comparison;
 mod judgement;
+mod objectives;
 mod script;
 mod summary;

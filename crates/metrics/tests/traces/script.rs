@@ -25,6 +25,8 @@ pub(crate) fn scoring() -> Scoring {
         stall_limit: Duration::from_millis(15),
         rate_target: metron_metrics::RateTarget::default(),
         goodput: None,
+        class_deadlines: std::collections::BTreeMap::new(),
+        objectives: metron_metrics::Objectives::default(),
     }
 }
 
@@ -60,6 +62,7 @@ pub(crate) fn trace() -> Trace {
         machine: Machine::default(),
         limits,
         experiment: serde_json::Value::Null,
+        classes: Vec::new(),
         dropped_requests: 0,
         truncated_requests: 0,
         calibration: None,

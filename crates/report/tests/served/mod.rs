@@ -44,6 +44,8 @@ impl Experiment {
             stall_limit: Duration::from_millis(200),
             rate_target: metron_metrics::RateTarget::default(),
             goodput: None,
+            class_deadlines: std::collections::BTreeMap::new(),
+            objectives: metron_metrics::Objectives::default(),
         };
         Self { policies: policies.to_vec(), runs: runs.collect(), scoring }
     }
@@ -138,6 +140,7 @@ fn header(policy: metron_trace::PolicyInfo) -> Header {
         machine: Machine::default(),
         limits: LIMITS,
         experiment: serde_json::Value::Null,
+        classes: Vec::new(),
         dropped_requests: 0,
         truncated_requests: 0,
         calibration: Some(calibration()),

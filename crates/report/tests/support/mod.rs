@@ -42,6 +42,7 @@ fn header(policy: &str) -> Header {
         machine: Machine::default(),
         limits: Limits { block_size: 16, num_blocks: 8, max_num_seqs: 2, max_model_len: 64 },
         experiment: serde_json::Value::Null,
+        classes: Vec::new(),
         dropped_requests: 0,
         truncated_requests: 0,
         calibration: None,
@@ -123,6 +124,8 @@ pub(crate) fn scoring() -> Scoring {
         stall_limit: Duration::from_millis(100),
         rate_target: metron_metrics::RateTarget::default(),
         goodput: None,
+        class_deadlines: std::collections::BTreeMap::new(),
+        objectives: metron_metrics::Objectives::default(),
     }
 }
 

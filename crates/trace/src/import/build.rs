@@ -92,6 +92,7 @@ impl Foreign {
             machine: Machine::default(),
             limits: Limits { block_size: 0, num_blocks: 0, max_num_seqs: 0, max_model_len: 0 },
             experiment: json!({ "imported": { "from": name, "says": std::mem::take(&mut self.says) } }),
+            classes: Vec::new(),
             dropped_requests: 0,
             truncated_requests: 0,
             calibration: None,

@@ -64,7 +64,8 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    fn io(path: impl Into<PathBuf>, error: &std::io::Error) -> Self {
+    /// What the system refused about a file.
+    pub fn io(path: impl Into<PathBuf>, error: &std::io::Error) -> Self {
         Self::Io {
             path: path.into(),
             cause: error.to_string(),

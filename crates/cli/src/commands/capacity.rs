@@ -1,0 +1,374 @@
+use std::path::{Path, PathBuf};
+
+use metron_engine::RunEnd;
+use metron_lab::{
+    Calibrated, CapacitySetting, Found, LabError, Load, Replicates, Rig, SearchPlan, capacities,
+};
+use metron_metrics::Objectives;
+use metron_report::CapacityReport;
+use metron_schedulers::Registry;
+use metron_sim::CostFile;
+use metron_trace::{Header, Origin, RequestId, Work, WorkKind};
+use metron_workload::{Vocabulary, WorkloadSpec};
+
+use super::experiment::{Session, System, check_fits, fitting, header};
+use super::lab_failure;
+use crate::args::{CapacityArgs, ExperimentArgs};
+use crate::exit::{Failure, Kind, OrFail};
+use crate::experiment::{Experiment, WorkloadDraft, set_rate};
+use crate::facts;
+use crate::output::OutputDir;
+use crate::prepare::{Defaulted, Prepared, draw, prepare, quick_calibration, submissions};
+use crate::print;
+use crate::progress::{Progress, StopSignal};
+
+/// The objective of the paper, where none is given.
+const DEFAULT_OBJECTIVE: &str = "fluidity_index >= 0.9 for 99%";
+
+/// How sure brackets are.
+const CONFIDENCE: f64 = 0.95;
+
+/// `metron capacity`: the greatest rate at which each policy keeps its objectives.
+pub(crate) fn run(args: &CapacityArgs, registry: &Registry) -> Result<(), Failure> {
+    let usage = |error: anyhow::Error| Failure { kind: Kind::Usage, error };
+    if !(args.probability > 0.0 && args.probability < 1.0) {
+        let value = args.probability;
+        return Err(usage(anyhow::anyhow!(
+            "--probability is {value}; it must be above 0 and below 1"
+        )));
+    }
+    // A search that goes on begins with its own experiment.
+    let saved = args.experiment.output.output.as_ref().map(|dir| dir.join(EXPERIMENT));
+    let saved = saved.filter(|path| path.exists() && args.experiment.experiment.is_none());
+    let asked = ExperimentArgs {
+        experiment: saved.or_else(|| args.experiment.experiment.clone()),
+        ..args.experiment.clone()
+    };
+    let mut experiment = Experiment::from_args(&asked)?;
+    if experiment.scoring.objectives.is_empty() {
+        let objective = DEFAULT_OBJECTIVE.parse().or_fail(Kind::Internal)?;
+        experiment.scoring.objectives = Objectives::new(vec![objective]).or_fail(Kind::Internal)?;
+    }
+    let draft = WorkloadDraft::new(experiment.workload.as_ref(), &asked.workload)?;
+    check_open_loop(&draft, &asked).map_err(usage)?;
+    let session = Session {
+        args: &asked,
+        defaulted: Defaulted::Capacity,
+        capacity: Some(args),
+        registry,
+        experiment,
+        draft,
+    };
+    session.begin()
+}
+
+/// A capacity is of arrivals whose rate can be set.
+fn check_open_loop(draft: &WorkloadDraft, args: &ExperimentArgs) -> anyhow::Result<()> {
+    if args.workload.request_rate.is_some() {
+        anyhow::bail!("capacity looks for the rate itself; leave --request-rate out");
+    }
+    if draft.spec.max_concurrency.is_some() {
+        anyhow::bail!(
+            "a closed loop (max_concurrency) has no arrival rate; capacity needs an open one"
+        );
+    }
+    if draft.rate().is_none() {
+        anyhow::bail!(
+            "these arrivals have no rate to set; give --arrivals poisson, gamma or constant \
+             (with --dataset-path FILE the lengths are still the file's)"
+        );
+    }
+    Ok(())
+}
+
+/// Searches on a rig that is ready.
+pub(super) fn search<R: Rig>(
+    session: Session<'_>,
+    asked: &CapacityArgs,
+    rig: &mut R,
+    system: &System,
+    fit: impl Fn(&Calibrated) -> Result<CostFile, Failure>,
+) -> Result<(), Failure> {
+    let Session { args, defaulted, registry, experiment, draft, .. } = session;
+    let quiet = args.output.quiet || args.output.json;
+    let seed = experiment.seed.unwrap_or_default();
+    let limits = rig.limits();
+    check_fits(&experiment, &draft.sample(), limits, seed)?;
+    let archive = Archive::open(args.output.output.as_deref())?;
+    let mut progress = Progress::new(StopSignal::on_ctrl_c(), quiet);
+    let (calibrated, cost) = match archive.calibration()? {
+        Some((calibrated, cost)) if system.origin == Origin::Simulated => {
+            archive.check_cost(&cost, &fit(&calibrated)?)?;
+            (calibrated, cost)
+        }
+        Some(saved) => saved,
+        None => {
+            let calibrated = quick_calibration(rig, &draft, seed, &mut progress)?;
+            let cost = fit(&calibrated)?;
+            (calibrated, cost)
+        }
+    };
+    let prepared = prepare(experiment, draft, defaulted, registry, limits, &calibrated, &cost)?;
+    archive.keep(&prepared.experiment, &calibrated, &cost)?;
+    let header = header(system, &prepared, limits, &calibrated);
+    if !quiet {
+        let facts = as_searched(facts::facts(&header, &prepared), &prepared, asked);
+        progress.suspend(|| print::note(&facts::as_text(&facts)));
+    }
+    let search = Search { system, prepared: &prepared, header: &header, cost: &cost, asked };
+    let found = search.run(rig, &archive.dir.0, &mut progress)?;
+    progress.finish();
+    search.report(&found, &archive, args)
+}
+
+/// The facts of a run, with what is searched in the place of the rate.
+fn as_searched(
+    mut facts: Vec<(String, String)>,
+    prepared: &Prepared,
+    asked: &CapacityArgs,
+) -> Vec<(String, String)> {
+    let requests = prepared.experiment.workload.as_ref().map_or(0, |spec| spec.num_prompts);
+    let seed = prepared.experiment.seed.unwrap_or_default();
+    for (name, sentence) in &mut facts {
+        if name == "workload" {
+            *sentence = format!(
+                "{requests} requests a run, the same at every rate with the gaps scaled; seed \
+                 {seed}"
+            );
+        }
+    }
+    let objectives = &prepared.scoring.objectives;
+    let sentence =
+        format!("the rate at which {objectives} holds with probability {}", asked.probability);
+    facts.push(("searched".to_owned(), sentence));
+    facts
+}
+
+/// A search with nothing left to derive.
+struct Search<'a> {
+    system: &'a System,
+    prepared: &'a Prepared,
+    header: &'a Header,
+    cost: &'a CostFile,
+    asked: &'a CapacityArgs,
+}
+
+impl Search<'_> {
+    fn spec(&self) -> Result<&WorkloadSpec, Failure> {
+        let spec = self.prepared.experiment.workload.as_ref();
+        spec.ok_or_else(|| anyhow::anyhow!("the search was prepared without a workload"))
+            .or_fail(Kind::Internal)
+    }
+
+    fn run(
+        &self,
+        rig: &mut dyn Rig,
+        output: &Path,
+        progress: &mut Progress,
+    ) -> Result<Found, Failure> {
+        let spec = self.spec()?;
+        let fits = fitting(rig.limits());
+        let too_long = self.prepared.experiment.too_long;
+        let workload = |rate: f64, replicate: u32| {
+            let mut spec = spec.clone();
+            set_rate(&mut spec, rate);
+            let workload = draw(&spec, &self.system.vocabulary, self.header.seed, replicate)
+                .and_then(|mut workload| {
+                    workload.fit(fits, too_long).or_fail(Kind::Input)?;
+                    Ok(workload)
+                })
+                .map_err(|failure| LabError::Workload { replicate, cause: failure.to_string() })?;
+            Ok(submissions(workload, &spec, &self.prepared.scoring))
+        };
+        let lengths = draw(spec, &Vocabulary::default(), self.header.seed, 0)?.lengths();
+        let slots = rig.limits().max_num_seqs;
+        let load = Load { cost_model: self.cost, lengths: &lengths };
+        let least = self.cost.least_prices(slots, &mix(&lengths));
+        let setting = CapacitySetting {
+            scoring: &self.prepared.scoring,
+            cost_model: self.cost,
+            least: &least,
+            plan: self.plan(&load, slots),
+            classes: &self.header.classes,
+            header: &|rate| self.header_at(rate),
+            workload: &workload,
+            output,
+        };
+        capacities(rig, &setting, &self.prepared.contestants, progress).map_err(lab_failure)
+    }
+
+    /// Rates from one at which requests hardly meet to one at which they come all at once.
+    fn plan(&self, load: &Load<'_>, slots: u32) -> SearchPlan {
+        let start = load.rate_for_batch(slots);
+        let replicates = match self.prepared.replicates {
+            // A search adds replicates until they decide in any case.
+            Replicates::Exactly(count) | Replicates::UntilDecided(count) => count,
+            Replicates::Within(_) => 1,
+        };
+        SearchPlan {
+            probability: self.asked.probability,
+            confidence: CONFIDENCE,
+            replicates,
+            start,
+            range: [load.rate_for_batch(1) / 10.0, 100.0 * start],
+        }
+    }
+
+    /// The header of the traces at a rate: that of all, with the rate in its experiment.
+    fn header_at(&self, rate: f64) -> Header {
+        let mut header = self.header.clone();
+        let of_rate = "/experiment/workload/arrivals/request_rate";
+        if let Some(value) = header.experiment.pointer_mut(of_rate) {
+            *value = rate.into();
+        }
+        header
+    }
+
+    fn report(
+        &self,
+        found: &Found,
+        archive: &Archive,
+        args: &ExperimentArgs,
+    ) -> Result<(), Failure> {
+        let is_partial = found.end == RunEnd::Stopped;
+        let report = CapacityReport {
+            header: self.header,
+            capacities: &found.capacities,
+            objectives: &self.prepared.scoring.objectives,
+            num_requests: self.spec()?.num_prompts,
+            probability: self.asked.probability,
+            confidence: CONFIDENCE,
+            is_partial,
+        };
+        let json = report.to_json().or_fail(Kind::Internal)?;
+        let path = archive.dir.write("capacity.json", &json)?;
+        print::result(if args.output.json { json } else { report.to_text() }.as_str());
+        if !args.output.quiet && !args.output.json {
+            print::note(&format!(
+                "{} runs made, {} saved ones scored again. Written to {}; the same command with \
+                 -o {} and other objectives runs only what is missing",
+                found.runs,
+                found.saved,
+                path.display(),
+                archive.dir.0.display()
+            ));
+        }
+        if is_partial {
+            let error = anyhow::anyhow!("interrupted; what was found is reported and saved");
+            return Err(Failure { kind: Kind::Interrupted, error });
+        }
+        Ok(())
+    }
+}
+
+/// All work of these requests as one: what prices should be highest for.
+fn mix(lengths: &[(u32, u32)]) -> [Work; 2] {
+    let sum = |of: fn(&(u32, u32)) -> u32| lengths.iter().map(of).fold(0, u32::saturating_add);
+    let work = |tokens, kind| Work { request: RequestId(0), context: 0, tokens, kind };
+    [
+        work(sum(|(prompt, _)| *prompt), WorkKind::Prefill),
+        work(sum(|(_, output)| output.saturating_sub(1)), WorkKind::Decode),
+    ]
+}
+
+/// Files of a search's directory.
+const EXPERIMENT: &str = "experiment.toml";
+const CALIBRATION: &str = "calibration.json";
+const COST: &str = "cost.toml";
+
+/// The directory of a search: what it was asked, what it measured before, and its runs.
+struct Archive {
+    dir: OutputDir,
+    goes_on: bool,
+}
+
+impl Archive {
+    /// Opens the directory of a search that goes on, or makes a new one.
+    fn open(asked: Option<&Path>) -> Result<Self, Failure> {
+        match asked.filter(|dir| dir.join(EXPERIMENT).exists() && dir.join(COST).exists()) {
+            Some(dir) => Ok(Self { dir: OutputDir(dir.to_owned()), goes_on: true }),
+            None => Ok(Self { dir: OutputDir::create(asked, "capacity")?, goes_on: false }),
+        }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.0.join(name)
+    }
+
+    /// What was measured when the search began: measured again it would be a little different, and
+    /// with it the deadlines.
+    fn calibration(&self) -> Result<Option<(Calibrated, CostFile)>, Failure> {
+        if !self.goes_on {
+            return Ok(None);
+        }
+        let path = self.path(CALIBRATION);
+        let text = std::fs::read_to_string(&path)
+            .map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))
+            .or_fail(Kind::Input)?;
+        let calibration = serde_json::from_str(&text)
+            .map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))
+            .or_fail(Kind::Input)?;
+        let cost = CostFile::read(&self.path(COST)).or_fail(Kind::Input)?;
+        Ok(Some((Calibrated { calibration, steps: Vec::new() }, cost)))
+    }
+
+    /// Writes down what is asked, before anything runs. A search that goes on may ask for other
+    /// objectives, policies and more replicates; with anything else its runs would not be its own.
+    fn keep(
+        &self,
+        experiment: &Experiment,
+        calibrated: &Calibrated,
+        cost: &CostFile,
+    ) -> Result<(), Failure> {
+        let text = toml::to_string_pretty(experiment).or_fail(Kind::Internal)?;
+        if self.goes_on {
+            let saved = std::fs::read_to_string(self.path(EXPERIMENT)).or_fail(Kind::Input)?;
+            let saved: Experiment = toml::from_str(&saved).or_fail(Kind::Input)?;
+            self.check_same(&saved, experiment)?;
+        } else {
+            let calibration =
+                serde_json::to_string_pretty(&calibrated.calibration).or_fail(Kind::Internal)?;
+            self.dir.write(CALIBRATION, &calibration)?;
+            self.dir.write(COST, &toml::to_string_pretty(cost).or_fail(Kind::Internal)?)?;
+        }
+        self.dir.write(EXPERIMENT, &text).map(|_| ())
+    }
+
+    /// A virtual machine whose costs have changed is another one.
+    fn check_cost(&self, saved: &CostFile, current: &CostFile) -> Result<(), Failure> {
+        if saved == current {
+            return Ok(());
+        }
+        let error = anyhow::anyhow!(
+            "the cost model is another than that of the runs in {}; name another directory",
+            self.dir.0.display()
+        );
+        Err(Failure { kind: Kind::Usage, error })
+    }
+
+    fn check_same(&self, saved: &Experiment, asked: &Experiment) -> Result<(), Failure> {
+        let lines = |experiment: &Experiment| {
+            let mut fixed = experiment.clone();
+            fixed.replicates = None;
+            fixed.scoring.objectives = Objectives::default();
+            fixed.schedulers.clear();
+            toml::to_string_pretty(&fixed).or_fail(Kind::Internal)
+        };
+        let (saved, asked) = (lines(saved)?, lines(asked)?);
+        if saved == asked {
+            return Ok(());
+        }
+        let missing = |from: &str, to: &str| {
+            let line = from.lines().find(|line| !to.lines().any(|other| other == *line));
+            line.unwrap_or("nothing").to_owned()
+        };
+        let error = anyhow::anyhow!(
+            "{} has the runs of another search: `{}` there, `{}` here; only objectives, \
+             schedulers and replicates may change, so name another directory",
+            self.dir.0.display(),
+            missing(&saved, &asked),
+            missing(&asked, &saved)
+        );
+        Err(Failure { kind: Kind::Usage, error })
+    }
+}
