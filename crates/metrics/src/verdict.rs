@@ -174,6 +174,10 @@ impl<'a> Test<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::statistics::Looks;
+    use rand::RngExt;
+    use rand_chacha::ChaCha8Rng;
+    use rand_chacha::rand_core::SeedableRng;
 
     fn times(values: &[(f64, f64)]) -> Pairs {
         Pairs {
@@ -256,6 +260,24 @@ mod tests {
             other.is_headline = false;
         }
         assert_eq!(verdicts(&several)[8], Verdict::Better, "others beside it cost nothing");
+    }
+
+    /// Two policies alike but for noise, compared as `--until decided` compares them.
+    #[test]
+    fn looking_at_four_fixed_counts_keeps_the_level() {
+        let looks = Looks::up_to(40);
+        let finds_a_difference = |seed: u64| {
+            let mut rng = ChaCha8Rng::seed_from_u64(seed);
+            let mut noisy = || 1.0 + (0..6).map(|_| rng.random_range(-0.05..0.05)).sum::<f64>();
+            let pairs: Vec<(f64, f64)> = (0..40).map(|_| (noisy(), noisy())).collect();
+            looks.counts().iter().any(|count| {
+                let seen = times(&pairs[..*count as usize]);
+                let verdict = judge(&[seen], looks.level())[0].verdict;
+                matches!(verdict, Verdict::Better | Verdict::Worse)
+            })
+        };
+        let found = (0..200).filter(|seed| finds_a_difference(*seed)).count();
+        assert!(found <= 14, "{found} of 200");
     }
 
     #[test]
