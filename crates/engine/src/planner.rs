@@ -237,6 +237,7 @@ impl Books {
         }
         let sequence = self.sequences.get_mut(id).expect("it was just looked up");
         sequence.state = SequenceState::Running;
+        sequence.reserve(&limits);
         let allocated = self.pool.allocate(needed, &mut sequence.blocks);
         debug_assert!(allocated, "enough blocks were free");
         self.num_running += 1;

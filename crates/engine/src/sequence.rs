@@ -119,6 +119,18 @@ impl Sequence {
         }
     }
 
+    /// Makes room for the blocks and tokens that it may come to, so that no step has to.
+    pub(crate) fn reserve(&mut self, limits: &Limits) {
+        let longest = self.request.prompt_tokens.saturating_add(self.request.max_tokens);
+        let longest = longest.min(limits.max_model_len);
+        let more = |longest: u32, len: usize| (longest as usize).saturating_sub(len);
+        self.blocks.reserve_exact(more(limits.blocks_for(longest), self.blocks.len()));
+        // In virtual time there are no token ids.
+        if !self.token_ids.is_empty() {
+            self.token_ids.reserve_exact(more(longest, self.token_ids.len()));
+        }
+    }
+
     /// Blocks to add so that `positions` fit.
     pub(crate) fn blocks_short(&self, positions: u32, limits: &Limits) -> u32 {
         limits.blocks_for(positions).saturating_sub(self.blocks.len() as u32)

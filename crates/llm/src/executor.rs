@@ -6,6 +6,7 @@ use metron_engine::{Batch, BatchItem, Executor, ExecutorError, Outcome, SampledT
 use metron_trace::{ExecutorInfo, Operator, OperatorSpan, Phases, Timestamp};
 use rayon::prelude::*;
 
+use crate::allocator::keep_memory;
 use crate::kv_cache::KvCache;
 use crate::load::LoadedModel;
 use crate::memory::free_memory;
@@ -57,6 +58,7 @@ impl CandleExecutor {
         threads: Option<usize>,
         text: TextStreams,
     ) -> Result<Self, LoadError> {
+        keep_memory();
         check_fits(&model, pool)?;
         let (num_blocks, block_size) = (pool.num_blocks as usize, pool.block_size as usize);
         let cache = model.model.new_cache(num_blocks, block_size)?;

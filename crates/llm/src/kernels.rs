@@ -5,29 +5,47 @@
 #![expect(unsafe_code, reason = "vector instructions")]
 #![expect(clippy::inline_always, reason = "a kernel must be compiled with its caller's features")]
 
+use std::mem::MaybeUninit;
+
 use rayon::prelude::*;
 
 use crate::simd::{Lanes, WIDTH, on_widest_lanes};
 
 /// `silu(gate) * up` of `[tokens, 2 * width]` rows, a gate and an up half each: `[tokens, width]`.
 pub(crate) fn swiglu(gate_up: &[f32], width: usize) -> Vec<f32> {
-    let mut out = vec![0.0; gate_up.len() / 2];
-    out.par_chunks_mut(width).zip(gate_up.par_chunks(2 * width)).for_each(|(out, row)| {
-        let (gate, up) = row.split_at(width);
-        swiglu_row(gate, up, out);
-    });
+    let rows = gate_up.par_chunks(2 * width);
+    fill(gate_up.len() / 2, width, |out| {
+        out.zip(rows).for_each(|(out, row)| {
+            let (gate, up) = row.split_at(width);
+            swiglu_row(gate, up, out);
+        });
+    })
+}
+
+/// A vector whose every element is written by `write`, which gets it in chunks of `width`, the last
+/// one perhaps shorter. It is not zeroed before: one thread would do that alone, for as long as all
+/// threads take to compute it.
+pub(crate) fn fill(
+    len: usize,
+    width: usize,
+    write: impl FnOnce(rayon::slice::ChunksMut<'_, MaybeUninit<f32>>),
+) -> Vec<f32> {
+    let mut out: Vec<f32> = Vec::with_capacity(len);
+    write(out.spare_capacity_mut()[..len].par_chunks_mut(width));
+    // SAFETY: every chunk has been written.
+    unsafe { out.set_len(len) };
     out
 }
 
 on_widest_lanes! {
     /// One row.
-    fn swiglu_row(gate: &[f32], up: &[f32], out: &mut [f32]) = swiglu_row_on
+    fn swiglu_row(gate: &[f32], up: &[f32], out: &mut [MaybeUninit<f32>]) = swiglu_row_on
 }
 
 /// # Safety
 /// The machine has the lanes' instructions.
 #[inline(always)]
-unsafe fn swiglu_row_on<L: Lanes>(gate: &[f32], up: &[f32], out: &mut [f32]) {
+unsafe fn swiglu_row_on<L: Lanes>(gate: &[f32], up: &[f32], out: &mut [MaybeUninit<f32>]) {
     let whole = out.len() / WIDTH * WIDTH;
     for at in (0..whole).step_by(WIDTH) {
         // SAFETY: all three have 16 floats from `at` on.
@@ -35,11 +53,11 @@ unsafe fn swiglu_row_on<L: Lanes>(gate: &[f32], up: &[f32], out: &mut [f32]) {
             let (gate, up) = (L::load(gate[at..].as_ptr()), L::load(up[at..].as_ptr()));
             let one = L::splat(1.0);
             let denominator = gate.mul(L::splat(-1.0)).exp().mul_add(one, one);
-            gate.div(denominator).mul(up).store(out[at..].as_mut_ptr());
+            gate.div(denominator).mul(up).store(out[at..].as_mut_ptr().cast());
         }
     }
     for at in whole..out.len() {
-        out[at] = gate[at] / (1.0 + (-gate[at]).exp()) * up[at];
+        out[at].write(gate[at] / (1.0 + (-gate[at]).exp()) * up[at]);
     }
 }
 
@@ -58,25 +76,31 @@ const CHUNK: usize = 1 << 14;
 /// `x / sqrt(mean(x^2) + eps) * weight` of each row.
 pub(crate) fn rms_norm(x: &[f32], weight: &[f32], eps: f32) -> Vec<f32> {
     let width = weight.len();
-    let mut out = vec![0.0; x.len()];
     let rows = (CHUNK / width).max(1) * width;
-    out.par_chunks_mut(rows).zip(x.par_chunks(rows)).for_each(|(out, x)| {
-        for (out, row) in out.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
-            rms_norm_row(row, weight, eps, out);
-        }
-    });
-    out
+    fill(x.len(), rows, |out| {
+        out.zip(x.par_chunks(rows)).for_each(|(out, x)| {
+            for (out, row) in out.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
+                rms_norm_row(row, weight, eps, out);
+            }
+        });
+    })
 }
 
 on_widest_lanes! {
     /// One row.
-    fn rms_norm_row(row: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) = rms_norm_row_on
+    fn rms_norm_row(row: &[f32], weight: &[f32], eps: f32, out: &mut [MaybeUninit<f32>])
+        = rms_norm_row_on
 }
 
 /// # Safety
 /// The machine has the lanes' instructions.
 #[inline(always)]
-unsafe fn rms_norm_row_on<L: Lanes>(row: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+unsafe fn rms_norm_row_on<L: Lanes>(
+    row: &[f32],
+    weight: &[f32],
+    eps: f32,
+    out: &mut [MaybeUninit<f32>],
+) {
     let whole = row.len() / WIDTH * WIDTH;
     // SAFETY: every chunk is 16 floats, and all three have as many.
     unsafe {
@@ -90,10 +114,10 @@ unsafe fn rms_norm_row_on<L: Lanes>(row: &[f32], weight: &[f32], eps: f32, out: 
         let scale = 1.0 / (mean + eps).sqrt();
         for at in (0..whole).step_by(WIDTH) {
             let x = L::load(row[at..].as_ptr()).mul(L::splat(scale));
-            x.mul(L::load(weight[at..].as_ptr())).store(out[at..].as_mut_ptr());
+            x.mul(L::load(weight[at..].as_ptr())).store(out[at..].as_mut_ptr().cast());
         }
         for at in whole..row.len() {
-            out[at] = row[at] * scale * weight[at];
+            out[at].write(row[at] * scale * weight[at]);
         }
     }
 }

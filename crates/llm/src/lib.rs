@@ -1,5 +1,6 @@
 //! The executor that runs a transformer: weights, the decoder, its kernels, and the tokenizer.
 
+mod allocator;
 mod attention;
 mod config;
 mod detokenizer;

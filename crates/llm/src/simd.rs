@@ -67,6 +67,7 @@ pub(crate) trait Lanes: Copy {
     unsafe fn store(self, to: *mut f32);
     /// `self * by + plus`
     unsafe fn mul_add(self, by: Self, plus: Self) -> Self;
+    unsafe fn add(self, other: Self) -> Self;
     unsafe fn mul(self, by: Self) -> Self;
     unsafe fn div(self, by: Self) -> Self;
     unsafe fn max(self, other: Self) -> Self;
@@ -178,6 +179,11 @@ impl Lanes for [f32; WIDTH] {
     #[inline(always)]
     unsafe fn mul_add(self, by: Self, plus: Self) -> Self {
         std::array::from_fn(|i| self[i] * by[i] + plus[i])
+    }
+
+    #[inline(always)]
+    unsafe fn add(self, other: Self) -> Self {
+        std::array::from_fn(|i| self[i] + other[i])
     }
 
     #[inline(always)]

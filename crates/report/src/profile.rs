@@ -13,6 +13,10 @@ use crate::units::{milliseconds, percent, three_digits};
 #[derive(Debug, Clone, Copy)]
 pub struct ProfileReport<'a>(pub &'a Profile);
 
+/// Said where the processor's counters could not be read.
+const NO_COUNTERS: &str =
+    "Hardware counters can't be read here: perf events are forbidden, or there are none.";
+
 /// A table with a column for each shape.
 #[derive(Serialize)]
 struct Table {
@@ -32,6 +36,7 @@ struct Page<'a> {
     title: String,
     system: String,
     roofs: String,
+    counters: Option<&'static str>,
     version: &'a str,
     created_at: Option<&'a str>,
     is_dummy: bool,
@@ -55,6 +60,9 @@ impl ProfileReport<'_> {
             .map(|at| longest(&mut rows().map(|row| &row.cells[at]).chain(&heads[at])))
             .collect();
         let mut text = format!("{}\n{}\n", self.system(), self.roofs());
+        if !self.has_counters() {
+            let _ = writeln!(text, "{NO_COUNTERS}");
+        }
         for table in &tables {
             let _ = write!(text, "\n{}\n", table.name);
             for line in head_lines(&heads) {
@@ -78,6 +86,7 @@ impl ProfileReport<'_> {
             title: format!("Profile of {}", profile.model.id),
             system: self.system(),
             roofs: self.roofs(),
+            counters: (!self.has_counters()).then_some(NO_COUNTERS),
             version: &profile.metron_version,
             created_at: profile.created_at.as_deref(),
             is_dummy: profile.model.dummy,
@@ -107,6 +116,10 @@ impl ProfileReport<'_> {
             "This machine at most: triad {triad} GB/s, reading {read} GB/s, f32 matrix product \
              {product} GFLOP/s."
         )
+    }
+
+    fn has_counters(self) -> bool {
+        self.0.shapes.iter().any(|shape| shape.counters.is_some())
     }
 
     fn shapes(self) -> Vec<String> {
@@ -145,7 +158,7 @@ impl ProfileReport<'_> {
                 Some(format!("{:.1}", (tracing_cost(shape)? - 1.0) * 100.0))
             }),
         ];
-        if self.0.shapes.iter().any(|shape| shape.counters.is_some()) {
+        if self.has_counters() {
             rows.push(self.row("instructions a cycle", |shape| {
                 let counters = shape.counters?.forward;
                 Some(three_digits(counters.instructions as f64 / counters.cycles as f64))

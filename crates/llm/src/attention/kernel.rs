@@ -1,0 +1,280 @@
+//! Unsafe because the innermost loops work on raw pointers.
+//!
+//! The arithmetic of attention: rows of a task against a tile of positions, with all sums in
+//! registers, for each kind of [`Lanes`].
+
+#![expect(unsafe_code, reason = "raw loads in the hot loop")]
+#![expect(clippy::inline_always, reason = "a kernel must be compiled with its caller's features")]
+
+use crate::simd::{Lanes, WIDTH};
+
+/// The rows of a task: query token by query token, the heads that share its keys and values.
+pub(super) struct Rows {
+    /// `[rows, head_dim]`, scaled by `1 / sqrt(head_dim)`.
+    pub(super) queries: Vec<f32>,
+    /// `[rows, head_dim]`: the values, weighted so far.
+    pub(super) sums: Vec<f32>,
+    /// `[rows, TILE]`: scores of the tile, then its weights.
+    pub(super) scores: Vec<f32>,
+    /// The greatest score so far.
+    pub(super) greatest: Vec<f32>,
+    /// `[rows, WIDTH]`: the sum of weights so far, lane by lane.
+    pub(super) total: Vec<f32>,
+}
+
+/// Vectors of positions in a tile.
+pub(super) const VECTORS: usize = 4;
+
+/// Positions of a tile: so many that a row's sums stay in registers for a while.
+pub(super) const TILE: usize = VECTORS * WIDTH;
+
+/// Positions of a sequence that are taken together.
+pub(super) struct Tile {
+    /// For each vector of positions: `head_dim` vectors of 16 keys, `key_stride` floats apart.
+    pub(super) keys: [*const f32; VECTORS],
+    pub(super) key_stride: usize,
+    /// The `head_dim` values of each position that is there.
+    pub(super) values: [*const f32; TILE],
+    /// Positions that are there.
+    pub(super) len: usize,
+}
+
+/// Scores of every row from `first_row` on, as many rows at a time as there are registers for.
+///
+/// # Safety
+/// The machine has the lanes' instructions; rows, and the tile's pointers, are there.
+#[inline(always)]
+pub(super) unsafe fn score_rows<L: Lanes>(
+    rows: &mut Rows,
+    first_row: usize,
+    tile: &Tile,
+    dim: usize,
+) {
+    let num_rows = rows.greatest.len();
+    let mut row = first_row;
+    // SAFETY: as the caller's; rows stay within the task's.
+    unsafe {
+        while row + 6 <= num_rows && L::ACCUMULATORS >= 24 {
+            score_vectors::<L, 6>(rows, row, tile, dim);
+            row += 6;
+        }
+        while row + 3 <= num_rows {
+            score_vectors::<L, 3>(rows, row, tile, dim);
+            row += 3;
+        }
+        while row < num_rows {
+            score_vectors::<L, 1>(rows, row, tile, dim);
+            row += 1;
+        }
+    }
+}
+
+/// # Safety
+/// The machine has the lanes' instructions; rows, and the tile's pointers, are there.
+#[inline(always)]
+unsafe fn score_vectors<L: Lanes, const N: usize>(
+    rows: &mut Rows,
+    row: usize,
+    tile: &Tile,
+    dim: usize,
+) {
+    let vectors = tile.len.div_ceil(WIDTH);
+    let mut vector = 0;
+    // SAFETY: as the caller's; these vectors are there.
+    unsafe {
+        while vector + VECTORS <= vectors && L::ACCUMULATORS >= 24 {
+            score::<L, N, VECTORS>(rows, row, tile, vector, dim);
+            vector += VECTORS;
+        }
+        while vector + 2 <= vectors {
+            score::<L, N, 2>(rows, row, tile, vector, dim);
+            vector += 2;
+        }
+        if vector < vectors {
+            score::<L, N, 1>(rows, row, tile, vector, dim);
+        }
+    }
+}
+
+/// Scores of `N` rows over `V` vectors of positions, with all sums in registers.
+///
+/// # Safety
+/// The machine has the lanes' instructions; rows, and the tile's pointers, are there.
+#[inline(always)]
+unsafe fn score<L: Lanes, const N: usize, const V: usize>(
+    rows: &mut Rows,
+    row: usize,
+    tile: &Tile,
+    vector: usize,
+    dim: usize,
+) {
+    // SAFETY: `dim` queries a row and `dim` vectors of keys are there.
+    unsafe {
+        let queries = rows.queries[row * dim..][..N * dim].as_ptr();
+        let mut scores = [[L::splat(0.0); V]; N];
+        for i in 0..dim {
+            let keys: [L; V] =
+                std::array::from_fn(|v| L::load(tile.keys[vector + v].add(i * tile.key_stride)));
+            for (n, scores) in scores.iter_mut().enumerate() {
+                let query = L::splat(*queries.add(n * dim + i));
+                for (score, keys) in scores.iter_mut().zip(keys) {
+                    *score = query.mul_add(keys, *score);
+                }
+            }
+        }
+        let to = rows.scores[row * TILE..][..N * TILE].as_mut_ptr();
+        for (n, scores) in scores.into_iter().enumerate() {
+            for (v, score) in scores.into_iter().enumerate() {
+                score.store(to.add(n * TILE + (vector + v) * WIDTH));
+            }
+        }
+    }
+}
+
+/// Turns a row's scores of the tile into weights; `visible` positions of it count.
+///
+/// # Safety
+/// The machine has the lanes' instructions; rows, and the tile's pointers, are there.
+#[inline(always)]
+pub(super) unsafe fn softmax_row<L: Lanes>(
+    rows: &mut Rows,
+    row: usize,
+    visible: usize,
+    dim: usize,
+) {
+    let scores = &mut rows.scores[row * TILE..][..TILE];
+    let seen = visible.next_multiple_of(WIDTH);
+    scores[visible..seen].fill(f32::NEG_INFINITY);
+    // SAFETY: each chunk, and a row's total, is 16 floats.
+    unsafe {
+        let before = rows.greatest[row];
+        let tallest = scores[..seen]
+            .chunks_exact(WIDTH)
+            .map(|chunk| L::load(chunk.as_ptr()))
+            .fold(L::splat(before), |tallest, scores| tallest.max(scores));
+        let greatest = tallest.greatest();
+        let total_at = rows.total[row * WIDTH..][..WIDTH].as_mut_ptr();
+        let mut total = L::load(total_at);
+        if greatest > before {
+            let shrink = (before - greatest).exp();
+            rows.greatest[row] = greatest;
+            total = total.mul(L::splat(shrink));
+            rows.sums[row * dim..][..dim].iter_mut().for_each(|sum| *sum *= shrink);
+        }
+        for chunk in scores[..seen].chunks_exact_mut(WIDTH) {
+            let less = L::load(chunk.as_ptr()).add(L::splat(-greatest));
+            less.exp().store(chunk.as_mut_ptr());
+        }
+        // The exponential of minus infinity is tiny, but what is not seen counts nothing.
+        scores[visible..].fill(0.0);
+        for chunk in scores[..seen].chunks_exact(WIDTH) {
+            total = total.add(L::load(chunk.as_ptr()));
+        }
+        total.store(total_at);
+    }
+}
+
+/// Adds the tile's weighted values to the sums of every row from `first_row` on.
+///
+/// # Safety
+/// The machine has the lanes' instructions; rows, and the tile's pointers, are there.
+#[inline(always)]
+pub(super) unsafe fn add_values<L: Lanes>(
+    rows: &mut Rows,
+    first_row: usize,
+    tile: &Tile,
+    dim: usize,
+) {
+    let num_rows = rows.greatest.len();
+    let mut row = first_row;
+    // SAFETY: as the caller's; rows stay within the task's.
+    unsafe {
+        while row + 6 <= num_rows && L::ACCUMULATORS >= 24 {
+            add_to_rows::<L, 6>(rows, row, tile, dim);
+            row += 6;
+        }
+        while row + 3 <= num_rows {
+            add_to_rows::<L, 3>(rows, row, tile, dim);
+            row += 3;
+        }
+        while row < num_rows {
+            add_to_rows::<L, 1>(rows, row, tile, dim);
+            row += 1;
+        }
+    }
+}
+
+/// # Safety
+/// The machine has the lanes' instructions; rows, and the tile's pointers, are there.
+#[inline(always)]
+unsafe fn add_to_rows<L: Lanes, const N: usize>(
+    rows: &mut Rows,
+    row: usize,
+    tile: &Tile,
+    dim: usize,
+) {
+    let mut at = 0;
+    // SAFETY: as the caller's; columns stay within the head.
+    unsafe {
+        while at + 4 * WIDTH <= dim && L::ACCUMULATORS >= 24 {
+            add_columns::<L, N, 4>(rows, row, tile, dim, at);
+            at += 4 * WIDTH;
+        }
+        while at + 2 * WIDTH <= dim {
+            add_columns::<L, N, 2>(rows, row, tile, dim, at);
+            at += 2 * WIDTH;
+        }
+        while at + WIDTH <= dim {
+            add_columns::<L, N, 1>(rows, row, tile, dim, at);
+            at += WIDTH;
+        }
+    }
+    for row in row..row + N {
+        for column in at..dim {
+            let sum = &mut rows.sums[row * dim + column];
+            for (position, values) in tile.values[..tile.len].iter().enumerate() {
+                // SAFETY: `dim` values are there at each position of the tile.
+                *sum += rows.scores[row * TILE + position] * unsafe { *values.add(column) };
+            }
+        }
+    }
+}
+
+/// `N` rows times `W * 16` columns from `column` on, with all sums in registers.
+///
+/// # Safety
+/// The machine has the lanes' instructions; rows, and the tile's pointers, are there.
+#[inline(always)]
+unsafe fn add_columns<L: Lanes, const N: usize, const W: usize>(
+    rows: &mut Rows,
+    row: usize,
+    tile: &Tile,
+    dim: usize,
+    column: usize,
+) {
+    // SAFETY: `dim` sums a row, a tile's weights a row and `dim` values a position are there.
+    unsafe {
+        let sums_at = rows.sums[row * dim..][..N * dim].as_mut_ptr().add(column);
+        let weights = rows.scores[row * TILE..][..N * TILE].as_ptr();
+        let mut sums = [[L::splat(0.0); W]; N];
+        for (n, sums) in sums.iter_mut().enumerate() {
+            for (w, sum) in sums.iter_mut().enumerate() {
+                *sum = L::load(sums_at.add(n * dim + w * WIDTH));
+            }
+        }
+        for (position, values) in tile.values[..tile.len].iter().enumerate() {
+            let values: [L; W] = std::array::from_fn(|w| L::load(values.add(column + w * WIDTH)));
+            for (n, sums) in sums.iter_mut().enumerate() {
+                let weight = L::splat(*weights.add(n * TILE + position));
+                for (sum, values) in sums.iter_mut().zip(values) {
+                    *sum = weight.mul_add(values, *sum);
+                }
+            }
+        }
+        for (n, sums) in sums.into_iter().enumerate() {
+            for (w, sum) in sums.into_iter().enumerate() {
+                sum.store(sums_at.add(n * dim + w * WIDTH));
+            }
+        }
+    }
+}
