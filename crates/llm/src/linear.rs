@@ -53,12 +53,11 @@ where
     Packed<F>: Matrix,
 {
     let k = weights[0].dim(1)?;
-    let rows = weights
-        .iter()
-        .map(|weight| weight.flatten_all()?.to_vec1::<f32>())
-        .collect::<Result<Vec<_>>>()?;
-    let rows: Vec<&[f32]> = rows.iter().map(Vec::as_slice).collect();
-    Ok(Arc::new(Packed::<F>::stack(k, &rows)))
+    let weights = weights.iter().map(Tensor::contiguous).collect::<Result<Vec<_>>>()?;
+    // Read where they lie: a copy of the embedding alone would double the peak of loading.
+    let lent: Vec<_> = weights.iter().map(Tensor::storage_and_layout).collect();
+    let rows = lent.iter().map(|(storage, layout)| host_floats(storage, layout, "packing"));
+    Ok(Arc::new(Packed::<F>::stack(k, &rows.collect::<Result<Vec<_>>>()?)))
 }
 
 struct PackedProduct<'a>(&'a dyn Matrix);
@@ -78,9 +77,13 @@ impl CustomOp1 for PackedProduct<'_> {
 /// Reads a contiguous tensor on the CPU as floats.
 pub(crate) fn with_floats<T>(x: &Tensor, read: impl FnOnce(&[f32]) -> Result<T>) -> Result<T> {
     let (storage, layout) = x.storage_and_layout();
-    match &*storage {
-        Storage::Cpu(storage) => read(floats(storage, layout, "the CPU's kernel")?),
-        _ => candle_core::bail!("the tensor is not on the CPU"),
+    read(host_floats(&storage, layout, "the CPU's kernel")?)
+}
+
+fn host_floats<'a>(storage: &'a Storage, layout: &Layout, op: &'static str) -> Result<&'a [f32]> {
+    match storage {
+        Storage::Cpu(storage) => floats(storage, layout, op),
+        _ => candle_core::bail!("{op} works on tensors of the CPU"),
     }
 }
 
