@@ -22,6 +22,9 @@ pub(crate) enum Command {
     Run(ExperimentArgs),
     /// Measure this machine: isolated prefills and decodes; saved for `--simulate`.
     Calibrate(CalibrateArgs),
+    /// What this machine is and what it is doing: whether its numbers can be believed, and what
+    /// recording costs.
+    Doctor(DoctorArgs),
     /// Generate text from a prompt, through the same engine.
     Generate(GenerateArgs),
     /// Compute all metrics of saved traces again, under other deadlines if asked.
@@ -342,6 +345,25 @@ pub(crate) struct ProfileArgs {
     pub(crate) model: ModelArgs,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct DoctorArgs {
+    /// Measure what recording a run costs: paired runs with and without the recorder, on the model
+    /// and on an executor that does nothing.
+    #[arg(long)]
+    pub(crate) overhead: bool,
+    /// Pairs of runs.
+    #[arg(long, value_name = "N", default_value_t = 20, requires = "overhead")]
+    pub(crate) pairs: u32,
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    /// Print one JSON object instead of text.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Print only the result.
+    #[arg(long, short)]
+    pub(crate) quiet: bool,
 }
 
 #[derive(Debug, Clone, Args)]

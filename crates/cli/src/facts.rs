@@ -3,7 +3,7 @@ use std::time::Duration;
 use metron_lab::Replicates;
 use metron_metrics::EQUIVALENCE_MARGIN;
 use metron_metrics::statistics::Looks;
-use metron_trace::{Header, Origin};
+use metron_trace::{Header, Machine, Origin};
 use metron_workload::{Arrivals, WorkloadSpec};
 
 use crate::prepare::Prepared;
@@ -11,6 +11,9 @@ use crate::prepare::Prepared;
 /// What is said above every result: what ran, on what, and every default that decides what is seen.
 pub(crate) fn facts(header: &Header, prepared: &Prepared) -> Vec<(String, String)> {
     let mut facts = vec![fact("model", model(header)), fact("computed on", computed_on(header))];
+    if header.origin == Origin::Measured {
+        facts.extend(machine_facts(&header.machine));
+    }
     if let Some(spec) = &prepared.experiment.workload {
         facts.push(fact("workload", workload(spec, prepared)));
     }
@@ -23,7 +26,40 @@ pub(crate) fn facts(header: &Header, prepared: &Prepared) -> Vec<(String, String
     facts
 }
 
-fn fact(name: &str, sentence: String) -> (String, String) {
+/// What is known of a machine; what could not be read is left out.
+pub(crate) fn machine_facts(machine: &Machine) -> Vec<(String, String)> {
+    let memory = |bytes: u64| format!("{:.1} GiB of memory", bytes as f64 / f64::from(1 << 30));
+    let of_machine = [
+        machine.cpu.clone(),
+        machine.cores.map(|cores| format!("{cores} cores")),
+        machine.memory_bytes.map(memory),
+        machine.governor.as_ref().map(|governor| format!("governor {governor}")),
+    ];
+    let of_machine: Vec<String> = of_machine.into_iter().flatten().collect();
+    let driver = machine.gpu_driver.as_ref();
+    let driver = driver.map_or_else(String::new, |driver| format!(", driver {driver}"));
+    let facts = [
+        Some(fact("machine", of_machine.join(", "))),
+        machine.gpu.as_ref().map(|gpu| fact("accelerator", format!("{gpu}{driver}"))),
+        machine.os.clone().map(|os| fact("system", os)),
+    ];
+    facts.into_iter().flatten().collect()
+}
+
+/// How it was called, and whose the times are.
+pub(crate) fn origin_facts(header: &Header) -> Vec<(String, String)> {
+    let times = match header.origin {
+        Origin::Measured => "measured, by this machine's clock",
+        Origin::Simulated => "simulated, by a cost model",
+        Origin::Imported | Origin::ImportedWithoutArrivals => "measured, by another tool",
+    };
+    vec![
+        fact("command", header.command_line.join(" ")),
+        fact("times", format!("{times}; what is estimated says so")),
+    ]
+}
+
+pub(crate) fn fact(name: &str, sentence: String) -> (String, String) {
     (name.to_owned(), sentence)
 }
 
@@ -41,8 +77,10 @@ fn model(header: &Header) -> String {
     }
     let dummy =
         if model.dummy { " (RANDOM WEIGHTS: timings are real, the text isn't)" } else { "" };
+    let sha256 = model.sha256.as_ref().and_then(|sum| sum.get(..12));
+    let sha256 = sha256.map_or_else(String::new, |sum| format!(", sha256 {sum}..."));
     format!(
-        "{}, {:.0} M parameters, {} from {}{dummy}",
+        "{}, {:.0} M parameters, {} from {}{sha256}{dummy}",
         model.id,
         model.parameters as f64 / 1e6,
         model.format,
@@ -57,9 +95,8 @@ fn computed_on(header: &Header) -> String {
     let executor = &header.executor;
     let dtype = executor.dtype.as_deref().unwrap_or("unknown dtype");
     let threads = executor.threads.map_or_else(String::new, |n| format!(", {n} threads"));
-    let cpu = header.machine.cpu.as_deref().unwrap_or("unknown processor");
     let features = header.machine.cpu_features.join(" ");
-    format!("{} in {dtype}{threads}; {cpu} ({features})", executor.device)
+    format!("{} in {dtype}{threads} ({features})", executor.device)
 }
 
 fn workload(spec: &WorkloadSpec, prepared: &Prepared) -> String {

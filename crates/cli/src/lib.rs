@@ -6,10 +6,13 @@
 mod args;
 mod calibrations;
 mod commands;
+mod conditions;
 mod download;
 mod exit;
 mod experiment;
 mod facts;
+mod gpu;
+mod kernel;
 mod machine;
 mod model_rig;
 mod output;
@@ -17,6 +20,7 @@ mod prepare;
 mod print;
 mod progress;
 mod save_result;
+mod stopwatch;
 mod virtual_rig;
 
 use std::process::ExitCode;
@@ -52,6 +56,7 @@ fn run(command: &Command, registry: &Registry) -> Result<(), Failure> {
         Command::Run(args) => commands::experiment::run(args, Defaulted::Run, registry),
         Command::Calibrate(args) => commands::calibrate::run(args),
         Command::Generate(args) => commands::generate::run(args),
+        Command::Doctor(args) => commands::doctor::run(args),
         Command::Score(args) => commands::score::run(args),
         Command::Profile(args) => commands::profile::run(args),
         Command::Export(args) => commands::export::run(args),

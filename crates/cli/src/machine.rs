@@ -1,22 +1,30 @@
 use metron_trace::Machine;
 use sysinfo::{CpuRefreshKind, MemoryRefreshKind, RefreshKind, System};
 
-/// What this machine is, as far as it tells.
-pub(crate) fn this_machine() -> Machine {
+use crate::gpu::Gpu;
+use crate::kernel;
+
+/// What this machine is, as far as it tells, and the accelerator if `device` is one.
+pub(crate) fn this_machine(device: &str) -> Machine {
     let kinds = RefreshKind::nothing()
         .with_cpu(CpuRefreshKind::nothing())
         .with_memory(MemoryRefreshKind::nothing().with_ram());
     let system = System::new_with_specifics(kinds);
+    let gpu = Gpu::of_device(device);
     let cpu = system.cpus().first().map(|cpu| cpu.brand().trim().to_owned());
     Machine {
         cpu: cpu.filter(|brand| !brand.is_empty()),
         cores: std::thread::available_parallelism().ok().map(|n| n.get() as u32),
         cpu_features: cpu_features(),
         memory_bytes: Some(system.total_memory()).filter(|bytes| *bytes > 0),
-        gpu: None,
+        gpu: gpu.as_ref().map(|gpu| gpu.name.clone()),
+        gpu_driver: gpu.map(|gpu| gpu.driver),
         os: System::long_os_version()
             .zip(System::kernel_version())
             .map(|(os, kernel)| format!("{os}, kernel {kernel}")),
+        governor: kernel::governor(),
+        clock_source: kernel::clock_source(),
+        conditions: None,
     }
 }
 

@@ -135,8 +135,7 @@ pub(crate) fn warm_up(rig: &mut dyn Rig) -> Result<(), LabError> {
     let output_tokens = (limits.max_model_len - prompt_tokens).clamp(1, 6);
     let blocks = limits.blocks_for(prompt_tokens + output_tokens).max(1);
     let sequences = (limits.num_blocks / blocks).min(limits.max_num_seqs / 4).clamp(1, 4);
-    MiniRun { sequences, prompt_tokens, output_tokens, joins: None }.run(rig, &mut ())?;
-    Ok(())
+    MiniRun::alike(sequences, prompt_tokens, output_tokens).serve(rig, &mut ())
 }
 
 /// Whether `batch` sequences decode in a step, with or without a prefill chunk beside them.
@@ -150,7 +149,7 @@ fn median(mut times: Vec<Duration>) -> Option<Duration> {
 }
 
 /// A run of some like sequences, all there at the start.
-struct MiniRun {
+pub(crate) struct MiniRun {
     sequences: u32,
     prompt_tokens: u32,
     output_tokens: u32,
@@ -159,8 +158,12 @@ struct MiniRun {
 }
 
 impl MiniRun {
+    pub(crate) fn alike(sequences: u32, prompt_tokens: u32, output_tokens: u32) -> Self {
+        Self { sequences, prompt_tokens, output_tokens, joins: None }
+    }
+
     fn prefills(length: u32, repeats: u32) -> Self {
-        Self { sequences: repeats, prompt_tokens: length, output_tokens: 1, joins: None }
+        Self::alike(repeats, length, 1)
     }
 
     fn decodes(batch: u32, context: u32, decode_steps: u32) -> Self {
@@ -173,16 +176,25 @@ impl MiniRun {
         rig: &mut dyn Rig,
         watch: &mut dyn StepObserver,
     ) -> Result<Vec<StepRecord>, LabError> {
+        let mut steps = StepRecorder::default();
+        self.serve(rig, &mut (&mut steps, watch))?;
+        Ok(steps.0)
+    }
+
+    /// Serves the requests on a rig that starts over.
+    pub(crate) fn serve(
+        &self,
+        rig: &mut dyn Rig,
+        observer: &mut dyn StepObserver,
+    ) -> Result<(), LabError> {
         let limits = rig.limits();
         let submissions: Vec<Submission> = self.submissions(rig.ordinary_token_ids(), &limits);
         let engine =
             Engine { policy: "calibration", limits, max_concurrency: None, cost_model: None };
         let mut policy =
             Isolated { joins_from: self.output_tokens.saturating_sub(2), ..Isolated::default() };
-        let mut steps = StepRecorder::default();
-        let executor = rig.start()?;
-        let end = engine.run(executor, &mut policy, submissions, &mut (&mut steps, watch))?;
-        if end == RunEnd::Stopped { Err(LabError::Interrupted) } else { Ok(steps.0) }
+        let end = engine.run(rig.start()?, &mut policy, submissions, observer)?;
+        if end == RunEnd::Stopped { Err(LabError::Interrupted) } else { Ok(()) }
     }
 
     fn submissions(&self, ids: &[u32], limits: &Limits) -> Vec<Submission> {

@@ -5,6 +5,7 @@ mod capacity;
 mod compare;
 mod derive;
 mod error;
+mod overhead;
 mod record;
 mod rig;
 mod run;
@@ -16,5 +17,7 @@ pub use capacity::{
 pub use compare::{Comparing, Repeating, Replicates, compare};
 pub use derive::{Load, decode_deadline, first_token_slack, stall_limit};
 pub use error::LabError;
+pub use overhead::{Overhead, OverheadPlan, overhead};
+pub use record::DiskRecorder;
 pub use rig::Rig;
 pub use run::{Contestant, MeasuredRun, Setting, Watch, file_name, measure};

@@ -3,7 +3,7 @@ use metron_trace::{Request, RequestEnd, StepRecord, Token, TraceWriter};
 
 /// Writes a run to disk while it goes on.
 #[derive(Debug)]
-pub(crate) struct DiskRecorder(pub(crate) TraceWriter);
+pub struct DiskRecorder(pub TraceWriter);
 
 impl StepObserver for DiskRecorder {
     fn arrived(&mut self, request: &Request) -> Result<(), ObserverError> {

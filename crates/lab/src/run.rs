@@ -3,7 +3,9 @@ use std::time::Duration;
 
 use metron_engine::{CostModel, Engine, RunEnd, Scheduler, StepObserver, Submission};
 use metron_metrics::RunOf;
-use metron_trace::{Header, Missing, PolicyInfo, Timestamp, Trace, TraceReader, TraceWriter};
+use metron_trace::{
+    Conditions, Header, Missing, PolicyInfo, Timestamp, Trace, TraceReader, TraceWriter,
+};
 
 use crate::LabError;
 use crate::calibrate::warm_up;
@@ -28,6 +30,24 @@ impl std::fmt::Debug for Contestant {
 pub trait Watch: StepObserver {
     /// A run begins.
     fn run_begins(&mut self, _policy: &str, _replicate: u32, _num_requests: usize) {}
+
+    /// The run has ended: what the machine was like since it began, if this one looked.
+    fn run_ended(&mut self) -> Option<Conditions> {
+        None
+    }
+}
+
+/// Each in turn.
+impl<A: Watch + ?Sized, B: Watch + ?Sized> Watch for (&mut A, &mut B) {
+    fn run_begins(&mut self, policy: &str, replicate: u32, num_requests: usize) {
+        self.0.run_begins(policy, replicate, num_requests);
+        self.1.run_begins(policy, replicate, num_requests);
+    }
+
+    fn run_ended(&mut self) -> Option<Conditions> {
+        let (first, second) = (self.0.run_ended(), self.1.run_ended());
+        first.or(second)
+    }
 }
 
 /// What all runs of an experiment share.
@@ -107,8 +127,11 @@ pub fn measure(
         submissions,
         &mut (&mut recorder, &mut *watch),
     );
+    let conditions = watch.run_ended();
+    let written = conditions.map_or(Ok(()), |seen| recorder.0.write_conditions(&seen));
     // The trace is closed even if the run failed: what was measured stands.
     recorder.0.finish()?;
+    written?;
     let end = end?;
     let (trace, missing) = TraceReader::read(&dir)?;
     Ok(MeasuredRun { policy, replicate, dir, trace, missing, end })

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use metron_trace::{StepRecord, Trace, WorkKind};
+use metron_trace::{StepRecord, Timestamp, Trace, WorkKind};
 use serde::{Deserialize, Serialize};
 
 use crate::percentile::interpolated;
@@ -79,21 +79,26 @@ fn kv_share(step: &StepRecord) -> f64 {
 fn outside_forward(traces: &[&Trace]) -> Option<f64> {
     let (mut busy, mut forward) = (Duration::ZERO, Duration::ZERO);
     for trace in traces {
-        let mut ends = trace.ends.iter().peekable();
-        let mut before: Option<(&StepRecord, bool)> = None;
-        for step in &trace.steps {
-            busy += step.took();
+        for (step, gap) in with_gaps(trace) {
+            busy += step.took() + gap;
             forward += step.phases.forward?;
-            if let Some((previous, true)) = before {
-                busy += step.planned_at - previous.ended_at;
-            }
-            let mut ended = 0;
-            while ends.next_if(|end| end.ended_at <= step.ended_at).is_some() {
-                ended += 1;
-            }
-            let in_progress = u64::from(step.num_running) + u64::from(step.num_waiting);
-            before = Some((step, in_progress > ended));
         }
     }
     (!busy.is_zero()).then(|| 1.0 - forward.as_secs_f64() / busy.as_secs_f64())
+}
+
+/// Each step with the time since the step before it, as far as sequences were in progress then.
+pub(crate) fn with_gaps(trace: &Trace) -> impl Iterator<Item = (&StepRecord, Duration)> {
+    let mut ends = trace.ends.iter().peekable();
+    let mut busy_since: Option<Timestamp> = None;
+    trace.steps.iter().map(move |step| {
+        let gap = busy_since.map_or(Duration::ZERO, |since| step.planned_at - since);
+        let mut ended = 0;
+        while ends.next_if(|end| end.ended_at <= step.ended_at).is_some() {
+            ended += 1;
+        }
+        let in_progress = u64::from(step.num_running) + u64::from(step.num_waiting);
+        busy_since = (in_progress > ended).then_some(step.ended_at);
+        (step, gap)
+    })
 }

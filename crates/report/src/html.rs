@@ -4,6 +4,7 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;
 use serde::Serialize;
 
+use crate::doubts::{DoubtLine, doubt_lines};
 use crate::figures::{
     Figure, Key, Streams, blame_figure, blame_keys, cdfs, policy_keys, stream_keys, streams,
     timeline_keys, timelines,
@@ -47,6 +48,7 @@ struct Page<'a> {
     policies: Vec<Key>,
     rows: Vec<TableRow>,
     notes: Vec<String>,
+    doubts: Vec<DoubtLine>,
     blame_keys: Vec<Key>,
     blame: Option<Figure>,
     verdicts: Option<Verdicts>,
@@ -72,6 +74,7 @@ pub(crate) fn render(report: &Report<'_>) -> Result<String, minijinja::Error> {
         policies: policy_keys(report),
         rows: table(report),
         notes: notes(report),
+        doubts: doubt_lines(report),
         blame_keys: blame_keys(report),
         blame: blame_figure(report),
         verdicts: report.comparison.judgement.as_ref().map(Verdicts::new),

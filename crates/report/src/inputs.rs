@@ -17,10 +17,11 @@ pub(crate) struct Input {
 
 /// What is no input (when and how the run was called, what was measured before it), and what the
 /// header says twice.
-const NOT_INPUTS: [&str; 10] = [
+const NOT_INPUTS: [&str; 11] = [
     "created_at",
     "command_line",
     "calibration",
+    "machine.conditions",
     "policy.label",
     "experiment.policies",
     "experiment.imported.says.date",

@@ -4,6 +4,7 @@ use metron_metrics::{Comparison, Deadlined, RunSummary, Scoring, Timeline, summa
 use metron_trace::{Header, Trace};
 use serde::Serialize;
 
+use crate::doubts::{DoubtLine, doubt_lines};
 use crate::{html, text};
 
 /// Version of the JSON's schema: raised whenever a field changes its name or its meaning.
@@ -50,6 +51,7 @@ struct Envelope<'a> {
     schema_version: u32,
     is_partial: bool,
     scoring: &'a Scoring,
+    doubts: Vec<DoubtLine>,
     comparison: &'a Comparison,
     runs: Vec<RunEnvelope<'a>>,
 }
@@ -74,13 +76,14 @@ impl<'a> RunEnvelope<'a> {
 }
 
 impl Report<'_> {
-    /// As JSON: the scoring, the comparison with each policy's pooled summary, and each run's
+    /// As JSON: the scoring, the doubts, the comparison with each policy's pooled summary, and each run's
     /// header and summary. Times are in seconds.
     pub fn to_json(&self) -> Result<String, serde_json::Error> {
         serde_json::to_string_pretty(&Envelope {
             schema_version: SCHEMA_VERSION,
             is_partial: self.is_partial,
             scoring: self.scoring,
+            doubts: doubt_lines(self),
             comparison: self.comparison,
             runs: self.runs.iter().map(|run| RunEnvelope::new(run, self.scoring)).collect(),
         })

@@ -1,6 +1,7 @@
 use std::fmt::Write;
 
 use crate::columns::columns;
+use crate::doubts::{doubt_lines, doubts_text};
 use crate::notes::notes;
 use crate::report::{Report, Style};
 use crate::rows::{Row, rows};
@@ -25,6 +26,11 @@ pub(crate) fn render(report: &Report<'_>, style: Style) -> String {
     }
     for sentence in &report.comparison.sentences {
         let _ = write!(text, "\n{sentence}\n");
+    }
+    let doubts = doubt_lines(report);
+    if !doubts.is_empty() {
+        let lines = doubts.iter().map(|doubt| (doubt.finding.as_str(), doubt.advice));
+        let _ = write!(text, "\n{}", doubts_text(lines));
     }
     text
 }

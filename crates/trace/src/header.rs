@@ -2,6 +2,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::Conditions;
+
 /// What ran, on what, with which settings: enough to run it again and to doubt it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Header {
@@ -125,8 +127,21 @@ pub struct Machine {
     pub memory_bytes: Option<u64>,
     /// Name of the accelerator.
     pub gpu: Option<String>,
+    /// Version of its driver.
+    #[serde(default)]
+    pub gpu_driver: Option<String>,
     /// Operating system and kernel release.
     pub os: Option<String>,
+    /// What decides the processors' frequency (`performance`, `powersave`, ...).
+    #[serde(default)]
+    pub governor: Option<String>,
+    /// Where the kernel reads the time (`tsc`, `hpet`, ...).
+    #[serde(default)]
+    pub clock_source: Option<String>,
+    /// What it was like during the run; `None` where nobody looked (virtual time), and until the
+    /// run has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub conditions: Option<Conditions>,
 }
 
 /// The limits within which a policy plans.

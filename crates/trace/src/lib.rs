@@ -5,6 +5,7 @@
 //! metric is a pure function of it. Results of other tools become traces too, with what they know
 //! ([`Tool::import`]). This crate reads no clock and knows no model.
 
+mod conditions;
 mod header;
 mod import;
 mod operator;
@@ -14,6 +15,7 @@ mod step;
 mod store;
 mod time;
 
+pub use conditions::Conditions;
 pub use header::{
     Calibration, DecodePoint, ExecutorInfo, Header, Limits, Machine, ModelInfo, Origin, PolicyInfo,
     PrefillCurve, PrefillFit,

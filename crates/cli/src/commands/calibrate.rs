@@ -39,7 +39,7 @@ pub(crate) fn run(args: &CalibrateArgs) -> Result<(), Failure> {
     let plan = CalibrationPlan::thorough(SHORTEST, longest, &rig.limits());
     let calibrated = calibrate(&mut rig, &plan, &mut progress).map_err(lab_failure)?;
     progress.finish();
-    let machine = this_machine();
+    let machine = this_machine(&rig.executor_info().device);
     let cost =
         calibrations::cost_of(&calibrated, &rig.model_info(), &rig.executor_info(), &machine);
     let path = calibrations::keep(&cost)?;

@@ -14,6 +14,7 @@ use metron_workload::{Vocabulary, WorkloadSpec};
 use super::experiment::{Session, System, check_fits, fitting, header};
 use super::lab_failure;
 use crate::args::{CapacityArgs, ExperimentArgs};
+use crate::conditions::MachineWatch;
 use crate::exit::{Failure, Kind, OrFail};
 use crate::experiment::{Experiment, WorkloadDraft, set_rate};
 use crate::facts;
@@ -194,7 +195,9 @@ impl Search<'_> {
             workload: &workload,
             output,
         };
-        capacities(rig, &setting, &self.prepared.contestants, progress).map_err(lab_failure)
+        let mut machine = MachineWatch::of(self.system.origin, &self.system.executor);
+        let watch = &mut (progress, &mut machine);
+        capacities(rig, &setting, &self.prepared.contestants, watch).map_err(lab_failure)
     }
 
     /// Rates from one at which requests hardly meet to one at which they come all at once.

@@ -15,6 +15,7 @@ use metron_workload::{Prompts, Vocabulary, WorkloadSpec, longest_possible};
 use super::lab_failure;
 use crate::args::{CapacityArgs, ExperimentArgs};
 use crate::calibrations;
+use crate::conditions::MachineWatch;
 use crate::exit::{Failure, Kind, OrFail};
 use crate::experiment::{Experiment, WorkloadDraft, class_names};
 use crate::facts;
@@ -62,7 +63,7 @@ pub(super) struct Session<'a> {
 pub(super) struct System {
     pub(super) origin: Origin,
     model: ModelInfo,
-    executor: ExecutorInfo,
+    pub(super) executor: ExecutorInfo,
     pub(super) vocabulary: Vocabulary,
 }
 
@@ -129,7 +130,7 @@ impl Session<'_> {
             executor: rig.executor_info(),
             vocabulary,
         };
-        let machine = this_machine();
+        let machine = this_machine(&system.executor.device);
         let fit = |calibrated: &Calibrated| {
             let cost = calibrations::cost_of(calibrated, &system.model, &system.executor, &machine);
             // A cache that can't be written costs a later --simulate, not this run.
@@ -255,7 +256,7 @@ pub(super) fn header(
         },
         model: system.model.clone(),
         executor: system.executor.clone(),
-        machine: this_machine(),
+        machine: this_machine(&system.executor.device),
         limits,
         experiment,
         classes: prepared.experiment.workload.as_ref().map(class_names).unwrap_or_default(),
@@ -307,8 +308,9 @@ fn run_all(
         scoring: &prepared.scoring,
         judging: &prepared.judging,
     };
-    compare(rig, &setting, &prepared.contestants, repeating, &workload, progress)
-        .map_err(lab_failure)
+    let mut machine = MachineWatch::of(system.origin, &system.executor);
+    let watch = &mut (progress, &mut machine);
+    compare(rig, &setting, &prepared.contestants, repeating, &workload, watch).map_err(lab_failure)
 }
 
 /// Prints and saves what came of it. An interrupted experiment is reported as partial.
@@ -333,7 +335,7 @@ fn report(
     let comparison = Comparison::judged(&policies, &of_runs, &prepared.scoring, &prepared.judging);
     let report = Report {
         title: format!("Metron: {} on {}", policies.join(", "), header.model.id),
-        facts,
+        facts: [facts, facts::origin_facts(header)].concat(),
         comparison: &comparison,
         runs: &runs,
         scoring: &prepared.scoring,

@@ -1,6 +1,7 @@
 pub(crate) mod calibrate;
 pub(crate) mod capacity;
 pub(crate) mod diff;
+pub(crate) mod doctor;
 pub(crate) mod experiment;
 pub(crate) mod explain;
 pub(crate) mod export;

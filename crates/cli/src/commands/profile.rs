@@ -49,7 +49,7 @@ pub(crate) fn run(args: &ProfileArgs) -> Result<(), Failure> {
         command_line: std::env::args().collect(),
         model: rig.model_info(),
         executor: rig.executor_info(),
-        machine: this_machine(),
+        machine: this_machine(&rig.executor_info().device),
         roofs,
         shapes,
     };

@@ -10,6 +10,9 @@
 //! | `steps.arrows` | step |
 //! | `ends.arrows` | request that ended |
 //!
+//! Beside them `conditions.json` says what the machine was like during the run, where somebody
+//! looked; a reader puts it into the header.
+//!
 //! The tables are written while the run goes on, in flushed record batches, by a thread of their
 //! own. A killed run leaves every whole batch readable; of each flush, `steps` is written after
 //! the tables that its rows need, so a step that can be read is whole. Times are nanoseconds
@@ -28,6 +31,9 @@ pub use writer::TraceWriter;
 
 /// Version of the stored format. A reader refuses any other.
 pub const FORMAT_VERSION: u32 = 1;
+
+/// What the machine was like during the run, where somebody looked.
+const CONDITIONS: &str = "conditions.json";
 
 /// Why a trace could not be written or read.
 #[derive(Debug, Clone, thiserror::Error)]

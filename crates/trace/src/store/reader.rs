@@ -8,9 +8,10 @@ use arrow_ipc::reader::StreamReader;
 use arrow_schema::ArrowError;
 
 use super::tables::{OfStep, Table};
-use super::{FORMAT_VERSION, StoreError};
+use super::{CONDITIONS, FORMAT_VERSION, StoreError};
 use crate::{
-    Header, OperatorSpan, Preemption, Request, RequestEnd, StepRecord, Token, Trace, Work,
+    Conditions, Header, OperatorSpan, Preemption, Request, RequestEnd, StepRecord, Token, Trace,
+    Work,
 };
 
 /// Reads stored traces.
@@ -59,7 +60,8 @@ impl TraceReader {
     /// Reads the trace in the directory `dir`, with what it should hold and does not.
     pub fn read(dir: &Path) -> Result<(Trace, Vec<Missing>), StoreError> {
         let mut reader = Self { dir: dir.to_owned(), missing: Vec::new() };
-        let header = reader.header()?;
+        let mut header = reader.header()?;
+        header.machine.conditions = reader.conditions()?;
         let mut trace = Trace {
             header,
             requests: reader.table::<Request>()?,
@@ -93,6 +95,18 @@ impl TraceReader {
             }
             _ => serde_json::from_value(json).map_err(malformed),
         }
+    }
+
+    fn conditions(&self) -> Result<Option<Conditions>, StoreError> {
+        let path = self.dir.join(CONDITIONS);
+        if !path.exists() {
+            return Ok(None);
+        }
+        let text = std::fs::read_to_string(&path).map_err(|error| StoreError::io(&path, &error))?;
+        serde_json::from_str(&text).map(Some).map_err(|error| StoreError::Malformed {
+            path,
+            cause: format!("not the conditions of a run: {error}"),
+        })
     }
 
     /// A table that only some traces have.

@@ -1,6 +1,8 @@
 use std::fs::File;
 use std::io::BufWriter;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -9,11 +11,11 @@ use arrow_array::RecordBatch;
 use arrow_ipc::CompressionType;
 use arrow_ipc::writer::{IpcWriteOptions, StreamWriter};
 
-use super::StoreError;
 use super::tables::{OfStep, Table};
+use super::{CONDITIONS, StoreError};
 use crate::{
-    Header, OperatorSpan, Preemption, Request, RequestEnd, StepRecord, Timestamp, Token, Trace,
-    Work,
+    Conditions, Header, OperatorSpan, Preemption, Request, RequestEnd, StepRecord, Timestamp,
+    Token, Trace, Work,
 };
 
 /// Rows are flushed when so many are waiting, ...
@@ -28,7 +30,10 @@ const FLUSH_AFTER: Duration = Duration::from_secs(1);
 /// [`finish`](Self::finish); what was written before stands.
 #[derive(Debug)]
 pub struct TraceWriter {
+    dir: PathBuf,
     rows: Rows,
+    /// Rows that were handed to the writing thread and are not on disk yet.
+    handed_over: Arc<AtomicUsize>,
     flushed_at: Timestamp,
     to_disk: Sender<Rows>,
     disk: JoinHandle<Result<(), StoreError>>,
@@ -46,6 +51,18 @@ struct Rows {
     ends: Vec<RequestEnd>,
 }
 
+impl Rows {
+    fn count(&self) -> usize {
+        self.requests.len()
+            + self.steps.len()
+            + self.work.len()
+            + self.preemptions.len()
+            + self.operators.len()
+            + self.tokens.len()
+            + self.ends.len()
+    }
+}
+
 impl TraceWriter {
     /// Creates the directory `dir` and the header in it. An old trace there is an error.
     pub fn create(dir: &Path, header: &Header) -> Result<Self, StoreError> {
@@ -55,12 +72,23 @@ impl TraceWriter {
         serde_json::to_writer_pretty(file, header)
             .map_err(|error| StoreError::io(&path, &error.into()))?;
         let (to_disk, rows) = channel();
+        let handed_over = Arc::new(AtomicUsize::new(0));
         let tables = Tables::create(dir)?;
         let disk = std::thread::Builder::new()
             .name("trace-writer".to_owned())
-            .spawn(move || tables.write_all(&rows))
+            .spawn({
+                let handed_over = Arc::clone(&handed_over);
+                move || tables.write_all(&rows, &handed_over)
+            })
             .map_err(|error| StoreError::io(dir, &error))?;
-        Ok(Self { rows: Rows::default(), flushed_at: Timestamp::ZERO, to_disk, disk })
+        Ok(Self {
+            dir: dir.to_owned(),
+            rows: Rows::default(),
+            handed_over,
+            flushed_at: Timestamp::ZERO,
+            to_disk,
+            disk,
+        })
     }
 
     /// Writes a whole trace into the directory `dir`; an old trace there is an error.
@@ -117,13 +145,32 @@ impl TraceWriter {
         self.flush_if_due(end.ended_at)
     }
 
+    /// What the machine was like during the run.
+    pub fn write_conditions(&self, conditions: &Conditions) -> Result<(), StoreError> {
+        let path = self.dir.join(CONDITIONS);
+        let file = File::create_new(&path).map_err(|error| StoreError::io(&path, &error))?;
+        serde_json::to_writer_pretty(file, conditions)
+            .map_err(|error| StoreError::io(&path, &error.into()))
+    }
+
+    /// Rows that are not on disk yet, and so in memory.
+    pub fn rows_waiting(&self) -> usize {
+        self.rows.count() + self.handed_over.load(Ordering::Relaxed)
+    }
+
     /// Writes what is left, and waits for the disk.
     pub fn finish(mut self) -> Result<(), StoreError> {
-        let rows = std::mem::take(&mut self.rows);
-        // A closed channel means that the thread has failed; joining it says why.
-        let _ = self.to_disk.send(rows);
+        // If the thread has failed, joining it says why.
+        let _ = self.hand_over();
         drop(self.to_disk);
         join(self.disk)
+    }
+
+    /// Gives the rows to the writing thread; false if that has failed.
+    fn hand_over(&mut self) -> bool {
+        let rows = std::mem::take(&mut self.rows);
+        self.handed_over.fetch_add(rows.count(), Ordering::Relaxed);
+        self.to_disk.send(rows).is_ok()
     }
 
     fn flush_if_due(&mut self, now: Timestamp) -> Result<(), StoreError> {
@@ -134,8 +181,7 @@ impl TraceWriter {
             return Ok(());
         }
         self.flushed_at = now;
-        let rows = std::mem::take(&mut self.rows);
-        if self.to_disk.send(rows).is_ok() {
+        if self.hand_over() {
             return Ok(());
         }
         let stopped = std::thread::spawn(|| Ok(()));
@@ -179,7 +225,11 @@ impl Tables {
         })
     }
 
-    fn write_all(mut self, incoming: &Receiver<Rows>) -> Result<(), StoreError> {
+    fn write_all(
+        mut self,
+        incoming: &Receiver<Rows>,
+        waiting: &AtomicUsize,
+    ) -> Result<(), StoreError> {
         while let Ok(rows) = incoming.recv() {
             self.requests.append(&rows.requests)?;
             self.work.append(&rows.work)?;
@@ -189,6 +239,7 @@ impl Tables {
             // After the tables that its rows need, so that a step that can be read is whole.
             self.steps.append(&rows.steps)?;
             self.ends.append(&rows.ends)?;
+            waiting.fetch_sub(rows.count(), Ordering::Relaxed);
         }
         let tables =
             [self.requests, self.work, self.preemptions, self.tokens, self.steps, self.ends];

@@ -1,0 +1,207 @@
+//! Reasons not to believe a result as it stands: each with the figures that raise it and with what
+//! to do about it. `docs/doubts.md` has the thresholds with their reasons.
+
+mod arrivals;
+mod growth;
+mod machine;
+mod repeated;
+mod steps;
+mod words;
+
+use metron_trace::Trace;
+use serde::{Deserialize, Serialize};
+
+use crate::comparison::RunOf;
+use crate::summary::Scoring;
+
+pub use machine::doubts_of_conditions;
+pub use repeated::requests_for;
+
+/// A reason not to believe a result as it stands.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Doubt {
+    /// Requests were seen later than the loop's first chance after their intended arrival.
+    LateArrivals {
+        /// How many.
+        late: usize,
+        /// Of so many.
+        of: usize,
+        /// The longest delay.
+        worst_s: f64,
+    },
+    /// Other work had the machine's processors. What could not be read is `None`.
+    BusyMachine {
+        /// The share of the time in which something waited for a processor.
+        waiting: Option<f64>,
+        /// The share of processor time that a hypervisor gave to others.
+        stolen: Option<f64>,
+        /// How often a second the step loop was taken off its processor.
+        switches_per_s: Option<f64>,
+    },
+    /// The processors ran at another frequency at the end than at the start.
+    CpuFrequency {
+        /// Mean MHz before.
+        before_mhz: u32,
+        /// Mean MHz after.
+        after_mhz: u32,
+    },
+    /// The accelerator ran at another clock at the end than at the start.
+    GpuClock {
+        /// MHz before.
+        before_mhz: u32,
+        /// MHz after.
+        after_mhz: u32,
+    },
+    /// The processors or the accelerator slowed down for heat or power.
+    Throttling {
+        /// How often a processor did; `None` where it was the accelerator.
+        events: Option<u64>,
+    },
+    /// The machine swapped.
+    Swap {
+        /// Pages in and out.
+        pages: u64,
+    },
+    /// The first steps took longer than the rest, by what their batches should take.
+    NoWarmUp {
+        /// By what factor.
+        factor: f64,
+    },
+    /// Requests in progress became more and more while others arrived: there is no steady state, and
+    /// latencies depend on the length of the run.
+    NotStationary {
+        /// In progress in the first batch of the window (see `docs/doubts.md`).
+        from: f64,
+        /// In progress in the last.
+        to: f64,
+    },
+    /// Too few requests for a percentile that is asked.
+    TooFewRequests {
+        /// The share of requests that a figure is about, from 0 to 1.
+        share: f64,
+        /// Requests of the policy that has the fewest.
+        have: usize,
+        /// Requests that it takes, if they are independent.
+        need: usize,
+    },
+    /// The clock's tick is long beside a step.
+    ClockResolution {
+        /// The tick.
+        tick_s: f64,
+        /// The median step.
+        step_s: f64,
+    },
+    /// What happens between steps (recording, progress, the policy's notes) takes long beside them.
+    ObserverCost {
+        /// The share of busy time.
+        share: f64,
+    },
+    /// Isolated prefills scatter around the curve from which deadlines are predicted.
+    CalibrationResiduals {
+        /// Root mean square of the relative residuals.
+        residual: f64,
+    },
+    /// The first replicate's steps took longer than those of the others.
+    FirstReplicateSlower {
+        /// By this share, as a mean over the policies.
+        by: f64,
+    },
+    /// Deadlines were predicted for prompts outside the calibrated lengths.
+    Extrapolated {
+        /// Requests with such a prompt.
+        requests: usize,
+        /// The prompt farthest outside, in tokens.
+        prompt_tokens: u32,
+        /// The shortest and the longest calibrated length.
+        range: (u32, u32),
+    },
+}
+
+/// A doubt with whose runs raise it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RaisedDoubt {
+    /// The doubt, as the worst of these runs raises it.
+    pub doubt: Doubt,
+    /// The policies whose runs raise it; empty if it is about the comparison as a whole.
+    pub policies: Vec<String>,
+    /// Runs that raise it.
+    pub runs: usize,
+    /// Of so many.
+    pub of: usize,
+}
+
+impl Doubt {
+    /// How bad it is, among doubts of its kind.
+    fn weight(&self) -> f64 {
+        let change = |before: u32, after: u32| f64::from(before.abs_diff(after));
+        match *self {
+            Self::LateArrivals { worst_s, .. } => worst_s,
+            Self::BusyMachine { waiting, stolen, switches_per_s } => {
+                waiting.or(stolen).or(switches_per_s).unwrap_or_default()
+            }
+            Self::CpuFrequency { before_mhz, after_mhz }
+            | Self::GpuClock { before_mhz, after_mhz } => change(before_mhz, after_mhz),
+            Self::Throttling { events } => events.unwrap_or_default() as f64,
+            Self::Swap { pages } => pages as f64,
+            Self::NoWarmUp { factor } => factor,
+            Self::NotStationary { from, to } => to - from,
+            Self::TooFewRequests { need, .. } => need as f64,
+            Self::ClockResolution { tick_s, step_s } => tick_s / step_s,
+            Self::ObserverCost { share } => share,
+            Self::CalibrationResiduals { residual } => residual,
+            Self::FirstReplicateSlower { by } => by,
+            Self::Extrapolated { requests, .. } => requests as f64,
+        }
+    }
+}
+
+/// What is looked for in each run.
+const OF_A_RUN: [fn(&Trace, &Scoring) -> Vec<Doubt>; 7] = [
+    |trace, _| machine::doubts_of_machine(trace),
+    |trace, scoring| arrivals::late_arrivals(trace, scoring).into_iter().collect(),
+    |trace, _| steps::no_warm_up(trace).into_iter().collect(),
+    |trace, _| growth::not_stationary(trace).into_iter().collect(),
+    |trace, _| steps::clock_resolution(trace).into_iter().collect(),
+    |trace, _| steps::observer_cost(trace).into_iter().collect(),
+    |trace, scoring| arrivals::extrapolated(trace, scoring).into_iter().collect(),
+];
+
+/// Every doubt that these runs give cause for, each kind once; `runs` in any order.
+pub fn doubts(runs: &[RunOf<'_>], scoring: &Scoring) -> Vec<RaisedDoubt> {
+    let mut raised: Vec<RaisedDoubt> = Vec::new();
+    for find in OF_A_RUN {
+        for run in runs {
+            for doubt in find(run.trace, scoring) {
+                raise(&mut raised, doubt, run.policy);
+            }
+        }
+    }
+    let of_all = [
+        repeated::too_few_requests(runs, scoring),
+        repeated::first_replicate_slower(runs),
+        repeated::calibration_residuals(runs, scoring),
+    ];
+    let whole = |doubt| RaisedDoubt { doubt, policies: Vec::new(), runs: runs.len(), of: 0 };
+    raised.extend(of_all.into_iter().flatten().map(whole));
+    for raised in &mut raised {
+        raised.of = runs.len();
+    }
+    raised
+}
+
+fn raise(raised: &mut Vec<RaisedDoubt>, doubt: Doubt, policy: &str) {
+    let kind = std::mem::discriminant(&doubt);
+    let known = raised.iter_mut().find(|known| std::mem::discriminant(&known.doubt) == kind);
+    let Some(known) = known else {
+        raised.push(RaisedDoubt { doubt, policies: vec![policy.to_owned()], runs: 1, of: 0 });
+        return;
+    };
+    known.runs += 1;
+    if !known.policies.iter().any(|own| own == policy) {
+        known.policies.push(policy.to_owned());
+    }
+    if doubt.weight() > known.doubt.weight() {
+        known.doubt = doubt;
+    }
+}

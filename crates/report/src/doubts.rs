@@ -1,0 +1,54 @@
+use metron_metrics::{Doubt, RunOf, doubts};
+use serde::Serialize;
+
+use crate::report::Report;
+
+/// A doubt as the JSON has it, and as people read it.
+#[derive(Serialize)]
+pub(crate) struct DoubtLine {
+    doubt: Doubt,
+    /// Whose runs raise it; empty if it is about the whole.
+    policies: Vec<String>,
+    runs: usize,
+    of_runs: usize,
+    /// What was seen, and in whose runs.
+    pub(crate) finding: String,
+    /// What to do about it.
+    pub(crate) advice: &'static str,
+}
+
+/// Every doubt that a report's runs give cause for.
+pub(crate) fn doubt_lines(report: &Report<'_>) -> Vec<DoubtLine> {
+    let runs: Vec<RunOf<'_>> = report
+        .runs
+        .iter()
+        .map(|run| RunOf { policy: run.policy, replicate: run.replicate, trace: run.trace })
+        .collect();
+    let line = |raised: metron_metrics::RaisedDoubt| {
+        let whose = match raised.policies.as_slice() {
+            policies if policies.is_empty() || raised.of == 1 => String::new(),
+            policies => format!(
+                " ({}; {} of {} runs, this is the worst)",
+                policies.join(", "),
+                raised.runs,
+                raised.of
+            ),
+        };
+        DoubtLine {
+            finding: raised.doubt.finding() + &whose,
+            advice: raised.doubt.advice(),
+            doubt: raised.doubt,
+            policies: raised.policies,
+            runs: raised.runs,
+            of_runs: raised.of,
+        }
+    };
+    doubts(&runs, report.scoring).into_iter().map(line).collect()
+}
+
+/// Doubts as text, a line each with what to do; nothing of none.
+pub fn doubts_text<'a>(doubts: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
+    let lines: String =
+        doubts.into_iter().map(|(finding, advice)| format!("  {finding}. {advice}\n")).collect();
+    if lines.is_empty() { lines } else { format!("Doubts:\n{lines}") }
+}
