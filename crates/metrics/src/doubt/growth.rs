@@ -101,8 +101,11 @@ impl Trend {
         let residual = |(x, y): (f64, &f64)| (y - mean - slope * x).powi(2);
         let squares: f64 = offsets().zip(values).map(residual).sum();
         let error = (squares / (n - 2.0) / spread).sqrt();
+        if error.is_nan() || error <= 0.0 {
+            return None;
+        }
         let p = StudentsT::new(0.0, 1.0, n - 2.0).ok()?.sf(slope / error);
-        p.is_finite().then_some(Self { growth: slope * (n - 1.0), p })
+        Some(Self { growth: slope * (n - 1.0), p })
     }
 }
 

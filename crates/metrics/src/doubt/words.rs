@@ -35,8 +35,8 @@ impl Doubt {
                  arrived"
             ),
             Self::TooFewRequests { share, have, need } => format!(
-                "too few requests: {} % of requests is asked, a policy has {have}, and it takes \
-                 {need} at least",
+                "too few requests: a figure for {} % of requests takes at least {need} of them, and \
+                 a policy has {have}",
                 percent(share)
             ),
             Self::ClockResolution { tick_s, step_s } => format!(
