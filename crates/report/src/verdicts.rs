@@ -138,10 +138,16 @@ fn shown(measure: &str) -> (&str, fn(f64) -> String) {
 fn estimate(policy: &PolicyJudgement, format: fn(f64) -> String) -> String {
     let Some(value) = policy.estimate else { return "-".to_owned() };
     let interval = policy.interval.map_or_else(String::new, |Interval { low, high }| {
+        if high > UNTOLD * low && low > 0.0 {
+            return " [no telling]".to_owned();
+        }
         format!(" [{}, {}]", format(low), format(high))
     });
     format!("{}{interval}", format(value))
 }
+
+/// An interval whose ends are so many times apart says nothing: two replicates give such.
+const UNTOLD: f64 = 1000.0;
 
 /// Why a single run has no interval, and how much longer it would have to be.
 fn too_short(policy: &PolicyJudgement) -> String {
@@ -162,6 +168,9 @@ fn difference_text(difference: &Difference, scale: Scale) -> String {
         Scale::Share => "points",
     };
     let interval = difference.interval.map_or_else(String::new, |Interval { low, high }| {
+        if high + 1.0 > UNTOLD * (low + 1.0) {
+            return " [no telling]".to_owned();
+        }
         format!(" [{}, {}]", signed(low), signed(high))
     });
     format!("{} {unit}{interval}", signed(estimate))
