@@ -8,6 +8,7 @@ use rayon::prelude::*;
 
 use crate::allocator::keep_memory;
 use crate::kv_cache::KvCache;
+use crate::linear::with_floats;
 use crate::load::LoadedModel;
 use crate::memory::free_memory;
 use crate::operators::OperatorClock;
@@ -119,10 +120,11 @@ impl CandleExecutor {
         let prepare = stopwatch.lap();
         let logits = self.forward(&mut outcome.operators)?;
         let forward = stopwatch.lap();
-        let logits = to_host(logits.as_ref())?;
-        let transfer_back = stopwatch.lap();
-        self.sample(batch, &logits, outcome)?;
-        let sample = stopwatch.lap();
+        let (transfer_back, sample) = on_host(logits.as_ref(), |logits| {
+            let transfer_back = stopwatch.lap();
+            self.sample(batch, logits, outcome)?;
+            Ok((transfer_back, stopwatch.lap()))
+        })?;
         if self.times_operators {
             let forwarded_at = outcome.started_at + (prepare + forward);
             push_host_operators(forwarded_at, transfer_back, sample, &mut outcome.operators);
@@ -269,10 +271,17 @@ impl Executor for CandleExecutor {
     }
 }
 
-/// The numbers of a `[rows, vocabulary]` tensor, row by row.
-pub(crate) fn to_host(logits: Option<&Tensor>) -> Result<Vec<f32>, Cause> {
-    let numbers = logits.map(|logits| logits.flatten_all()?.to_vec1());
-    Ok(numbers.transpose()?.unwrap_or_default())
+/// Reads the numbers of a `[rows, vocabulary]` tensor, row by row: where they lie on the CPU, copied
+/// to the host elsewhere.
+pub(crate) fn on_host<T>(
+    logits: Option<&Tensor>,
+    read: impl FnOnce(&[f32]) -> Result<T, Cause>,
+) -> Result<T, Cause> {
+    match logits {
+        None => read(&[]),
+        Some(logits) if logits.device().is_cpu() => with_floats(logits, |logits| Ok(read(logits)))?,
+        Some(logits) => read(&logits.flatten_all()?.to_vec1()?),
+    }
 }
 
 #[expect(clippy::disallowed_methods, reason = "executors own the clock")]

@@ -15,7 +15,7 @@ use metron_trace::{
 
 use rayon::prelude::*;
 
-use crate::executor::{CandleExecutor, Cause, Stopwatch, push_host_operators, to_host};
+use crate::executor::{CandleExecutor, Cause, Stopwatch, on_host, push_host_operators};
 use crate::plan::{BatchError, Share};
 use crate::sampler::sample;
 
@@ -93,12 +93,7 @@ impl CandleExecutor {
                 traced.push(spans);
             }
         }
-        let work = StepWork::new(
-            self.model.config(),
-            &shape,
-            self.model.dtype,
-            self.model.activation_bytes(),
-        );
+        let work = StepWork::new(self.model.config(), &shape, self.model.dtype, &self.model.device);
         profile.operators = by_operator(&traced, &work);
         Ok(profile)
     }
@@ -139,13 +134,14 @@ impl CandleExecutor {
         let between = counters.and_then(CounterSet::read);
         let _ = stopwatch.lap();
         let after_forward = self.now();
-        let logits = to_host(logits.as_ref())?;
-        let transfer_back = stopwatch.lap();
-        self.threads.install(|| {
-            let rows = logits.par_chunks(self.capacity.vocab_size);
-            rows.try_for_each(|row| sample(row, &Sampling::GREEDY, 0).map(drop))
+        let (transfer_back, sampling) = on_host(logits.as_ref(), |logits| {
+            let transfer_back = stopwatch.lap();
+            self.threads.install(|| {
+                let rows = logits.par_chunks(self.capacity.vocab_size);
+                rows.try_for_each(|row| sample(row, &Sampling::GREEDY, 0).map(drop))
+            })?;
+            Ok((transfer_back, stopwatch.lap()))
         })?;
-        let sampling = stopwatch.lap();
         let after = counters.and_then(CounterSet::read);
         if self.times_operators {
             push_host_operators(after_forward, transfer_back, sampling, operators);

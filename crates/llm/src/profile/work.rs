@@ -1,3 +1,4 @@
+use candle_core::Device;
 use metron_trace::{BatchShape, Operator};
 
 use crate::config::ModelConfig;
@@ -19,6 +20,8 @@ pub(super) struct StepWork {
     weight: f64,
     /// Bytes of an activation.
     activation: f64,
+    /// Whether logits have to be brought to the host.
+    copies_logits: bool,
     tokens: f64,
     /// Rows that sample.
     rows: f64,
@@ -41,7 +44,7 @@ impl StepWork {
         config: &ModelConfig,
         shape: &BatchShape,
         dtype: Dtype,
-        activation_bytes: usize,
+        device: &Device,
     ) -> Self {
         let (mut decodes, mut prefills) = (Attended::default(), Attended::default());
         for (tokens, context) in shape.sequences() {
@@ -59,7 +62,8 @@ impl StepWork {
             intermediate: config.intermediate_size as f64,
             vocabulary: config.vocab_size as f64,
             weight: dtype.bytes_per_weight(),
-            activation: activation_bytes as f64,
+            activation: dtype.of_activations(device).size_in_bytes() as f64,
+            copies_logits: !device.is_cpu(),
             tokens: f64::from(shape.tokens()),
             rows: shape.sequences().count() as f64,
             decodes,
@@ -88,7 +92,8 @@ impl StepWork {
             Operator::Down => self.product(layers, tokens, intermediate, hidden),
             Operator::Residual => elementwise(2.0 * layers * tokens * hidden, 1.0, 3.0),
             Operator::Logits => self.product(1.0, rows, hidden, vocabulary),
-            Operator::TransferBack => (0.0, rows * vocabulary * 2.0 * 4.0),
+            Operator::TransferBack if self.copies_logits => (0.0, rows * vocabulary * 2.0 * 4.0),
+            Operator::TransferBack => (0.0, 0.0),
             Operator::Sampling => (rows * vocabulary, rows * vocabulary * 4.0),
         }
     }
