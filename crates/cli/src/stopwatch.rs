@@ -20,7 +20,7 @@ impl Stopwatch {
     /// The shortest step that the clock was seen to make in some thousand readings.
     pub(crate) fn tick(&self) -> Option<Duration> {
         let readings: Vec<Duration> = (0..4096).map(|_| self.read()).collect();
-        let steps = readings.windows(2).map(|pair| pair[1] - pair[0]);
+        let steps = readings.windows(2).map(|pair| pair[1].saturating_sub(pair[0]));
         steps.filter(|step| !step.is_zero()).min()
     }
 }
