@@ -3,9 +3,11 @@
 mod bad_input;
 mod blame;
 mod capacity;
+mod doubts;
 mod experiments;
 mod explain;
 mod imports;
+mod instrumentation;
 mod layers;
 mod metron;
 mod profiles;

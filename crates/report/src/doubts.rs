@@ -48,7 +48,7 @@ pub(crate) fn doubt_lines(report: &Report<'_>) -> Vec<DoubtLine> {
 
 /// Doubts as text, a line each with what to do; nothing of none.
 pub fn doubts_text<'a>(doubts: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
-    let lines = doubts.into_iter().map(|(finding, advice)| format!("  {finding}. {advice}\n"));
-    let lines = lines.collect::<Vec<_>>().concat();
+    let line = |(finding, advice)| format!("  {finding}. {advice}\n");
+    let lines = doubts.into_iter().map(line).collect::<Vec<_>>().concat();
     if lines.is_empty() { lines } else { format!("Doubts:\n{lines}") }
 }

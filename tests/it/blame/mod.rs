@@ -1,7 +1,7 @@
 //! A run made for each cause of missed deadlines: the cause is found, and the same workload without
 //! it brings back what was attributed.
 
-mod served;
+pub(crate) mod served;
 
 use std::time::Duration;
 

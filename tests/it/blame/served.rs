@@ -229,7 +229,7 @@ fn calibration(cost: &AffineCost) -> Calibration {
     Calibration { prefill, decode: decode.to_vec() }
 }
 
-fn header(cost: &AffineCost, limits: Limits) -> Header {
+pub(crate) fn header(cost: &AffineCost, limits: Limits) -> Header {
     Header {
         format_version: FORMAT_VERSION,
         metron_version: String::new(),

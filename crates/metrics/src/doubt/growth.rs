@@ -12,10 +12,10 @@ const LEAST_REQUESTS: usize = 64;
 
 /// The trend has to be above 0 at this level (one-sided): batches that are not quite independent
 /// make the true level a few times greater.
-const LEVEL: f64 = 0.005;
+const LEVEL: f64 = 0.02;
 
 /// Requests in progress have to grow over the window by this share of their mean, ...
-const LEAST_GROWTH: f64 = 0.5;
+const LEAST_GROWTH: f64 = 0.25;
 /// ... and by so many.
 const LEAST_MORE: f64 = 4.0;
 
@@ -90,7 +90,7 @@ struct Trend {
 }
 
 impl Trend {
-    /// By least squares; `None` where a line fits exactly or there are too few values.
+    /// By least squares; `None` where a line fits exactly, and of fewer than three values.
     fn of(values: &[f64]) -> Option<Self> {
         let n = values.len() as f64;
         let middle = (n - 1.0) / 2.0;
@@ -101,11 +101,8 @@ impl Trend {
         let residual = |(x, y): (f64, &f64)| (y - mean - slope * x).powi(2);
         let squares: f64 = offsets().zip(values).map(residual).sum();
         let error = (squares / (n - 2.0) / spread).sqrt();
-        if error.is_nan() || error <= 0.0 {
-            return None;
-        }
-        let p = StudentsT::new(0.0, 1.0, n - 2.0).ok()?.sf(slope / error);
-        Some(Self { growth: slope * (n - 1.0), p })
+        let t = StudentsT::new(0.0, 1.0, n - 2.0).ok().filter(|_| error > 0.0)?;
+        Some(Self { growth: slope * (n - 1.0), p: t.sf(slope / error) })
     }
 }
 

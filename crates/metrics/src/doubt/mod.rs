@@ -167,6 +167,10 @@ const OF_A_RUN: [fn(&Trace, &Scoring) -> Vec<Doubt>; 7] = [
     |trace, scoring| arrivals::extrapolated(trace, scoring).into_iter().collect(),
 ];
 
+/// A trend is a matter of chance: of the runs of its policies, more than one in so many has to have
+/// it.
+const TREND_RUNS: usize = 4;
+
 /// Every doubt that these runs give cause for, each kind once; `runs` in any order.
 pub fn doubts(runs: &[RunOf<'_>], scoring: &Scoring) -> Vec<RaisedDoubt> {
     let mut raised: Vec<RaisedDoubt> = Vec::new();
@@ -177,6 +181,7 @@ pub fn doubts(runs: &[RunOf<'_>], scoring: &Scoring) -> Vec<RaisedDoubt> {
             }
         }
     }
+    raised.retain(|raised| !is_chance(raised, runs));
     let of_all = [
         repeated::too_few_requests(runs, scoring),
         repeated::first_replicate_slower(runs),
@@ -188,6 +193,13 @@ pub fn doubts(runs: &[RunOf<'_>], scoring: &Scoring) -> Vec<RaisedDoubt> {
         raised.of = runs.len();
     }
     raised
+}
+
+/// Whether so few runs have a trend that chance alone would do it.
+fn is_chance(raised: &RaisedDoubt, runs: &[RunOf<'_>]) -> bool {
+    let is_own = |run: &&RunOf<'_>| raised.policies.iter().any(|policy| policy == run.policy);
+    let own = runs.iter().filter(is_own).count();
+    matches!(raised.doubt, Doubt::NotStationary { .. }) && raised.runs * TREND_RUNS <= own
 }
 
 fn raise(raised: &mut Vec<RaisedDoubt>, doubt: Doubt, policy: &str) {
