@@ -184,7 +184,6 @@ fn an_hour_of_recording_takes_less_than_100_megabytes_of_memory_and_of_disk() {
     assert!(of_an_hour < 100_000_000, "{of_an_hour} bytes on disk");
     let memory = paced.most_waiting * size_of::<StepRecord>();
     assert!(memory < 100_000_000, "{} rows waiting, {memory} bytes", paced.most_waiting);
-    println!("{of_an_hour} bytes of disk, {} rows waiting at most", paced.most_waiting);
 }
 
 /// The shell lets no file grow beyond 16 KiB.
