@@ -9,6 +9,7 @@ mod explain;
 mod imports;
 mod instrumentation;
 mod layers;
+mod memory;
 mod metron;
 mod profiles;
 mod queues;
