@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use metron::engine::{Batch, CostModel, Engine, Executor, ExecutorError, Outcome, Submission};
-use metron::metrics::{Doubt, FirstTokenRule, RunOf, Scoring, doubts};
+use metron::metrics::{Doubt, FirstTokenRule, Objectives, RunOf, Scoring, doubts};
 use metron::sim::SimExecutor;
 use metron::trace::{
     Conditions, Limits, Origin, Request, RequestId, Sampling, Timestamp, Trace, Work,
@@ -178,6 +178,23 @@ fn a_percentile_says_how_many_requests_it_takes() {
     let [Doubt::TooFewRequests { share, have, need }] = doubts[..] else { panic!("{doubts:?}") };
     assert_eq!((share, need), (0.99, 368));
     assert!(have < need);
+}
+
+#[test]
+fn an_objective_of_a_class_takes_requests_of_that_class() {
+    let mut trace = run(1, 0.5, 600.0, Wrong::default());
+    trace.header.classes = vec!["chat".to_owned(), "document".to_owned()];
+    for request in &mut trace.requests {
+        request.class = u32::from(request.id.0 % 20 == 0);
+    }
+    let scoring = |text: &str| {
+        let objectives = Objectives::new(vec![text.parse().expect("an objective")]);
+        Scoring { objectives: objectives.expect("it is alone"), ..due(400, 40) }
+    };
+    assert_eq!(of(&[trace.clone()], &scoring("class chat: ttft <= 9 s for 99%")), []);
+    let doubts = of(&[trace], &scoring("class document: ttft <= 9 s for 99%"));
+    let [Doubt::TooFewRequests { have, need, .. }] = doubts[..] else { panic!("{doubts:?}") };
+    assert!(have < 200 && need == 368, "{have} of {need}");
 }
 
 #[test]

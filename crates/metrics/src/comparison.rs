@@ -82,7 +82,8 @@ pub struct StallStory {
     pub request: RequestId,
     /// The token it waited for, from 0.
     pub token: u32,
-    /// How long.
+    /// How long, in seconds.
+    #[serde(with = "crate::seconds")]
     pub gap: Duration,
     /// Steps that ended meanwhile.
     pub steps: u32,
@@ -253,8 +254,13 @@ fn fluidity_sentence(policies: &[PolicyRow]) -> Option<String> {
     ))
 }
 
+/// Only a whole is 100 %, and only nothing is 0.
 fn percent(share: f64) -> String {
-    format!("{:.0} %", share * 100.0)
+    match share * 100.0 {
+        p if p >= 99.5 && share < 1.0 => format!("{:.1} %", p.min(99.9)),
+        p if p < 0.5 && share > 0.0 => format!("{:.1} %", p.max(0.1)),
+        p => format!("{p:.0} %"),
+    }
 }
 
 /// A time with three digits and a unit that suits it.

@@ -28,7 +28,8 @@ pub struct FluidityRule {
     pub counting: CountingRule,
     /// Whether the first token has a deadline; without, the decode phase is scored alone.
     pub with_first_token: bool,
-    /// Slack never grows above this; `None`: it is unbounded.
+    /// Slack never grows above this, in seconds; `None`: it is unbounded.
+    #[serde(default, with = "crate::seconds::optional")]
     pub max_slack: Option<Duration>,
 }
 

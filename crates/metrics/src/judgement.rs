@@ -3,7 +3,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::comparison::{Better, RunOf};
 use crate::measure::{MEASURES, Measure, Scale};
-use crate::statistics::{CONFIDENCE, Interval, LEVEL, RunTooShort, Sample};
+use crate::statistics::{Interval, LEVEL, RunTooShort, Sample};
 use crate::summary::{RunSummary, Scoring, in_order, summarise};
 use crate::verdict::{Difference, Pairs, Verdict, judge};
 
@@ -29,8 +29,11 @@ pub struct Judgement {
     pub baseline: String,
     /// The level of all headline verdicts together.
     pub level: f64,
-    /// The most whole runs of a policy. Runs that were cut short are left out.
+    /// The most whole runs of a policy.
     pub replicates: usize,
+    /// Runs that were cut short, and left out.
+    #[serde(default)]
+    pub left_out: usize,
     /// Measure by measure, headline measures first.
     pub measures: Vec<MeasureJudgement>,
 }
@@ -59,8 +62,8 @@ pub struct PolicyJudgement {
     pub replicates: usize,
     /// Their mean: geometric of times and rates, arithmetic of shares; `None` of none.
     pub estimate: Option<f64>,
-    /// Where the mean over all seeds lies, at 95 %: by Student's t over replicates, or by batch
-    /// means where there is one run. `None` where neither can say.
+    /// Where the mean over all seeds lies: by Student's t over replicates, at 1 less the level, or by
+    /// batch means where there is one run, at 95 %. `None` where neither can say.
     pub interval: Option<Interval>,
     /// Why a single run has no interval.
     pub too_short: Option<RunTooShort>,
@@ -78,7 +81,9 @@ impl<'a> WholeRun<'a> {
     fn all(runs: &'a [RunOf<'a>], scoring: &Scoring) -> Vec<Self> {
         let summarised =
             runs.iter().map(|run| WholeRun { run, summary: summarise(&[run.trace], scoring) });
-        summarised.filter(|run| run.summary.requests.are_whole()).collect()
+        summarised
+            .filter(|whole| whole.summary.requests.are_whole(whole.run.trace.header.origin))
+            .collect()
     }
 }
 
@@ -111,7 +116,8 @@ impl Judgement {
         let mut differences = judge(&pairs, judging.level).into_iter();
         let mut policy_judgement = |measure: &Measure, policy: &str| {
             let difference = if policy == baseline { None } else { differences.next() };
-            PolicyJudgement { difference, ..estimated(measure, policy, &of(policy), scoring) }
+            let runs = of(policy);
+            PolicyJudgement { difference, ..estimated(measure, policy, &runs, scoring, judging) }
         };
         let judged = |measure: &&Measure| MeasureJudgement {
             measure: measure.key.to_owned(),
@@ -124,6 +130,7 @@ impl Judgement {
             baseline: baseline.to_owned(),
             level: judging.level,
             replicates: policies.iter().map(|policy| of(policy).len()).max().unwrap_or(0),
+            left_out: runs.len() - whole.len(),
             measures: measures.iter().map(judged).collect(),
         })
     }
@@ -177,6 +184,7 @@ fn estimated(
     policy: &str,
     runs: &[&WholeRun<'_>],
     scoring: &Scoring,
+    judging: &Judging,
 ) -> PolicyJudgement {
     let values: Vec<f64> = runs.iter().filter_map(|run| (measure.of)(&run.summary)).collect();
     let inward: Vec<f64> = values.iter().filter_map(|value| measure.scale.inward(*value)).collect();
@@ -192,7 +200,7 @@ fn estimated(
         estimate: sample.map(|sample| outward(sample.mean)),
         interval: match within {
             Some(within) => within.ok().map(|steady| steady.interval),
-            None => sample.and_then(|s| s.interval(CONFIDENCE)).map(|i| i.map(outward)),
+            None => sample.and_then(|s| s.interval(1.0 - judging.level)).map(|i| i.map(outward)),
         },
         too_short: within.and_then(Result::err),
         difference: None,

@@ -53,14 +53,16 @@ impl Latencies {
     }
 }
 
-/// TBTs above a stated limit.
+/// TBTs above a stated limit. Times in seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Stalls {
     /// How many.
     pub count: u64,
     /// All of them together.
+    #[serde(with = "crate::seconds")]
     pub total: Duration,
     /// The longest.
+    #[serde(with = "crate::seconds")]
     pub longest: Duration,
 }
 

@@ -21,6 +21,7 @@ mod objective_verdict;
 mod percentile;
 mod proportion;
 mod rate;
+mod seconds;
 pub mod statistics;
 mod steps;
 mod summary;

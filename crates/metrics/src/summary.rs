@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use metron_trace::{Deadlines, EndStatus, Header, PrefillCurve, Timestamp, Trace};
+use metron_trace::{Deadlines, EndStatus, Header, Origin, PrefillCurve, Timestamp, Trace};
 use serde::{Deserialize, Serialize};
 
 use crate::deadline::{ClassDeadlines, DeadlineRule};
@@ -32,7 +32,8 @@ pub struct Scoring {
     /// How fluid how many requests have to be.
     #[serde(default)]
     pub rate_target: RateTarget,
-    /// A TBT above this is a stall.
+    /// A TBT above this is a stall, in seconds.
+    #[serde(with = "crate::seconds")]
     pub stall_limit: Duration,
     /// What a request has to meet to count as goodput; `None`: goodput is not reported.
     pub goodput: Option<RequestLimits>,
@@ -140,9 +141,10 @@ pub struct RequestCounts {
 
 impl RequestCounts {
     /// Whether the run went to its end: a run that was cut short is no replicate of one that was
-    /// not.
-    pub fn are_whole(&self) -> bool {
-        self.unsent == 0 && self.cancelled == 0 && self.in_progress == 0
+    /// not. Another tool's client withdraws requests for reasons of its own.
+    pub fn are_whole(&self, origin: Origin) -> bool {
+        let is_cut_off = self.cancelled > 0 && !origin.is_imported();
+        self.unsent == 0 && self.in_progress == 0 && !is_cut_off
     }
 }
 
@@ -227,7 +229,7 @@ pub(crate) fn in_order(trace: &Trace, scoring: &Scoring) -> RunSeries {
     let mut series = RunSeries::default();
     for request in Scored::of_all(&[trace], scoring) {
         series.ttft.extend(request.latencies.ttft.map(|span| span.as_secs_f64()));
-        series.are_fluid.extend(request.index.map(|index| index >= RateTarget::default().index));
+        series.are_fluid.extend(request.index.map(|index| index >= scoring.rate_target.index));
         if request.timeline.is_finished() {
             series.tbt.extend(request.gaps.iter().skip(1).map(|ns| *ns as f64 / 1e9));
         }
@@ -317,8 +319,8 @@ impl Scored {
 
     fn stream(&self, with_first_token: bool) -> Stream<'_> {
         match self.deadlines {
-            _ if self.timeline.has_failed() => Stream::Failed,
             None if with_first_token => Stream::Unscored,
+            _ if self.timeline.has_failed() => Stream::Failed,
             deadlines => Stream::Served {
                 inter_token_ns: &self.gaps,
                 first_ns: deadlines.map_or(0, |deadlines| deadlines.first_ns),

@@ -2,7 +2,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::comparison::Better;
 use crate::measure::Scale;
-use crate::statistics::{CONFIDENCE, Interval, LEVEL, Sample, bootstrap_mean, holm, sign_flip_p};
+use crate::statistics::{Interval, LEVEL, Sample, bootstrap_mean, holm, sign_flip_p};
 
 /// Policies within this of each other are equivalent: 2 %, or 2 points of a share.
 pub const EQUIVALENCE_MARGIN: f64 = 0.02;
@@ -160,8 +160,8 @@ impl<'a> Test<'a> {
         Difference {
             pairs: self.differences.len(),
             estimate: self.sample.map(|sample| scale.difference(sample.mean)),
-            interval: self.sample.and_then(|sample| sample.interval(CONFIDENCE)).map(outward),
-            bootstrap: bootstrap_mean(&self.differences, CONFIDENCE).map(outward),
+            interval: self.sample.and_then(|sample| sample.interval(1.0 - level)).map(outward),
+            bootstrap: bootstrap_mean(&self.differences, 1.0 - level).map(outward),
             difference_p,
             equivalence_p,
             sign_flip_p,

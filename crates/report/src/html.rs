@@ -77,7 +77,11 @@ pub(crate) fn render(report: &Report<'_>) -> Result<String, minijinja::Error> {
         doubts: doubt_lines(report),
         blame_keys: blame_keys(report),
         blame: blame_figure(report),
-        verdicts: report.comparison.judgement.as_ref().map(Verdicts::new),
+        verdicts: report
+            .comparison
+            .judgement
+            .as_ref()
+            .map(|judgement| Verdicts::new(judgement, report.scoring.rate_target.index)),
         stream_keys: stream_keys(),
         streams: streams(report),
         cdfs: cdfs(report),

@@ -41,9 +41,14 @@ fn undecided_note(judged: &Judged) -> String {
     let Some([least, most]) = judged.bounds else {
         return format!("UNDECIDED: nothing in the runs has what `{}` bounds", judged.objective);
     };
+    let what = if judged.objective.share >= 1.0 {
+        "no sample can show that all do: ask for less than 100 %"
+    } else {
+        "more requests or replicates decide it"
+    };
     format!(
         "UNDECIDED: the share is between {} % and {} % (for `{}`, {} values that are worth {:.0} \
-         independent ones); more requests or replicates decide it",
+         independent ones); {what}",
         percent(least),
         percent(most),
         judged.objective,

@@ -8,7 +8,7 @@ use crate::doubts::{DoubtLine, doubt_lines};
 use crate::{html, text};
 
 /// Version of the JSON's schema: raised whenever a field changes its name or its meaning.
-pub const SCHEMA_VERSION: u32 = 1;
+pub const SCHEMA_VERSION: u32 = 2;
 
 /// One or several runs, with what was computed from them.
 #[derive(Debug)]

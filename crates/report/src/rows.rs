@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use metron_metrics::{Better, Distribution, Judged, ObjectiveVerdict, RunSummary};
+use metron_metrics::{Better, Distribution, FluidRate, Judged, ObjectiveVerdict, RunSummary};
 
 use crate::blame::{blame_rows, blamed};
 use crate::report::Report;
@@ -79,6 +79,13 @@ pub(crate) fn rows_of(summaries: Vec<&RunSummary>, stall_limit: Option<Duration>
     rows
 }
 
+/// Tokens a second. Where the least deadline is the shortest that there is, a nanosecond, the first
+/// token's alone left room for all others.
+fn token_rate(rate: f64) -> String {
+    const FASTEST: f64 = 1e9;
+    if rate >= FASTEST { "any".to_owned() } else { three_digits(rate) }
+}
+
 pub(crate) fn whole(value: f64) -> String {
     format!("{value:.0}")
 }
@@ -127,16 +134,16 @@ impl Table<'_> {
     }
 
     /// The fluid token generation rate, and what it is compared with.
-    fn token_rates(&self) -> [Row; 3] {
-        let rate = |name, of: fn(&RunSummary) -> Option<f64>| {
-            self.numbers(name, Better::Higher, three_digits, of)
+    fn token_rates(&self) -> [Row; 4] {
+        let rate = |name, of: &dyn Fn(&RunSummary) -> Option<f64>| {
+            self.numbers(name, Better::Higher, token_rate, of)
         };
+        let known = |rate: FluidRate| (rate.requests > 0).then_some(rate.tokens_per_second);
         [
-            rate("fluid token rate, tokens/s", |s| Some(s.fluid_rate.tokens_per_second)),
-            rate("  with the first token", |s| {
-                Some(s.fluid_rate_with_first_token.tokens_per_second)
-            }),
-            rate("  1 / mean TPOT", |s| s.tpot_rate),
+            rate("fluid token rate, tokens/s", &|s| known(s.fluid_rate)),
+            rate("  with the first token", &|s| known(s.fluid_rate_with_first_token)),
+            rate("  1 / mean TPOT", &|s| s.tpot_rate),
+            rate("  1 / P99 TBT", &|s| s.tail_tbt_rate),
         ]
     }
 
@@ -146,8 +153,7 @@ impl Table<'_> {
             let name = format!("{name} P99, ms");
             return self.numbers(&name, Better::Lower, milliseconds, |s| of(s).p99);
         }
-        let n = self.0.iter().map(|summary| of(summary).n).max().unwrap_or(0);
-        let name = format!("{name} max of {n}, ms");
+        let name = format!("{name} max of {}, ms", self.sizes(|summary| of(summary).n));
         self.numbers(&name, Better::Lower, milliseconds, |s| of(s).max)
     }
 
@@ -184,13 +190,21 @@ impl Table<'_> {
         rows
     }
 
+    /// The policies' sample sizes: one number if they are alike, else from the least to the greatest.
+    fn sizes(&self, of: impl Fn(&RunSummary) -> usize) -> String {
+        let sizes = || self.0.iter().map(|summary| of(summary));
+        match (sizes().min().unwrap_or(0), sizes().max().unwrap_or(0)) {
+            (least, most) if least == most => most.to_string(),
+            (least, most) => format!("{least} to {most}"),
+        }
+    }
+
     fn lowest_fluidity(&self) -> Row {
         if self.0.iter().all(|summary| summary.fluidity.p1.is_some()) {
             return self
                 .numbers("fluidity-index P1", Better::Higher, three_digits, |s| s.fluidity.p1);
         }
-        let n = self.0.iter().map(|summary| summary.fluidity.n).max().unwrap_or(0);
-        let name = format!("fluidity-index min of {n}");
+        let name = format!("fluidity-index min of {}", self.sizes(|summary| summary.fluidity.n));
         self.numbers(&name, Better::Higher, three_digits, |s| s.fluidity.min)
     }
 }

@@ -22,7 +22,11 @@ pub(crate) fn render(report: &Report<'_>, style: Style) -> String {
         text.push_str("\nPARTIAL: the experiment was interrupted.\n");
     }
     if let Some(judgement) = &report.comparison.judgement {
-        let _ = write!(text, "\n{}", verdict_lines(&Verdicts::new(judgement), style));
+        let _ = write!(
+            text,
+            "\n{}",
+            verdict_lines(&Verdicts::new(judgement, report.scoring.rate_target.index), style)
+        );
     }
     for sentence in &report.comparison.sentences {
         let _ = write!(text, "\n{sentence}\n");

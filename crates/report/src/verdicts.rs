@@ -41,11 +41,12 @@ pub(crate) struct PolicyRow {
 }
 
 impl Verdicts {
-    pub(crate) fn new(judgement: &Judgement) -> Self {
+    /// `fluid_from` is the fluidity-index from which a request counts as fluid.
+    pub(crate) fn new(judgement: &Judgement, fluid_from: f64) -> Self {
         let of = |is_headline: bool| {
             let measures = judgement.measures.iter();
             let chosen = measures.filter(move |measure| measure.is_headline == is_headline);
-            chosen.map(MeasureRows::new).collect()
+            chosen.map(|measure| MeasureRows::new(measure, fluid_from)).collect()
         };
         Self {
             heading: heading(judgement),
@@ -58,32 +59,44 @@ impl Verdicts {
 
 fn heading(judgement: &Judgement) -> String {
     let replicates = judgement.replicates;
+    let confidence = hundredths(1.0 - judgement.level);
     match (judgement.headline_verdicts().count(), replicates) {
         (0, 1) => "Within this one run (95 % interval by batch means):".to_owned(),
-        (0, _) => format!("Over {replicates} replicates (mean, 95 % interval):"),
+        (0, _) => format!("Over {replicates} replicates (mean, {confidence} % interval):"),
         (_, 1) => format!(
             "Against {}, one replicate (95 % interval by batch means where it is long enough):",
             judgement.baseline
         ),
         _ => format!(
-            "Against {}, {replicates} replicates of the same requests (mean, 95 % interval):",
+            "Against {}, {replicates} replicates of the same requests (mean, {confidence} % interval):",
             judgement.baseline
         ),
     }
 }
 
+/// A share in percent, to the hundredth where it has any.
+fn hundredths(share: f64) -> f64 {
+    (share * 1e4).round() / 100.0
+}
+
 fn notes(judgement: &Judgement) -> Vec<String> {
     let verdicts: Vec<Verdict> = judgement.headline_verdicts().collect();
+    let left_out = match judgement.left_out {
+        0 => None,
+        1 => Some("1 run was cut short, and is left out here.".to_owned()),
+        several => Some(format!("{several} runs were cut short, and are left out here.")),
+    };
+    let mut notes = Vec::from_iter(left_out);
     if verdicts.is_empty() {
-        return Vec::new();
+        return notes;
     }
-    let mut notes = vec![format!(
+    notes.push(format!(
         "BETTER and WORSE: at {} % for all {} together (paired t, sign flips, Holm). EQUIVALENT: \
          within {:.0} %.",
-        (judgement.level * 1e4).round() / 100.0,
+        hundredths(judgement.level),
         verdicts.len(),
         EQUIVALENCE_MARGIN * 100.0,
-    )];
+    ));
     let is_few = judgement.replicates < RECOMMENDED_REPLICATES as usize;
     if is_few && verdicts.contains(&Verdict::Undecided) {
         let why = match judgement.replicates {
@@ -100,8 +113,8 @@ fn notes(judgement: &Judgement) -> Vec<String> {
 }
 
 impl MeasureRows {
-    fn new(judged: &MeasureJudgement) -> Self {
-        let (name, format) = shown(&judged.measure);
+    fn new(judged: &MeasureJudgement, fluid_from: f64) -> Self {
+        let (name, format) = shown(&judged.measure, fluid_from);
         let row = |policy: &PolicyJudgement| PolicyRow {
             policy: policy.policy.clone(),
             estimate: if judged.policies.len() > 1 {
@@ -116,14 +129,14 @@ impl MeasureRows {
             verdict: policy.difference.as_ref().map_or_else(String::new, verdict),
             is_better: policy.difference.as_ref().is_some_and(|d| d.verdict == Verdict::Better),
         };
-        Self { name: name.to_owned(), rows: judged.policies.iter().map(row).collect() }
+        Self { name, rows: judged.policies.iter().map(row).collect() }
     }
 }
 
 /// How a measure is called and written.
-fn shown(measure: &str) -> (&str, fn(f64) -> String) {
-    match measure {
-        "share_fluid" => ("fluid requests (>= 0.9), %", percent),
+fn shown(measure: &str, fluid_from: f64) -> (String, fn(f64) -> String) {
+    let (name, format): (&str, fn(f64) -> String) = match measure {
+        "share_fluid" => return (format!("fluid requests (>= {fluid_from}), %"), percent),
         "ttft_p50_s" => ("TTFT P50, ms", milliseconds),
         "tbt_p99_s" => ("TBT P99, ms", milliseconds),
         "output_tokens_per_s" => ("output tokens/s", three_digits),
@@ -132,7 +145,8 @@ fn shown(measure: &str) -> (&str, fn(f64) -> String) {
         "tpot_mean_s" => ("mean TPOT, ms", milliseconds),
         "end_to_end_p50_s" => ("end-to-end latency P50, ms", milliseconds),
         key => (key, three_digits),
-    }
+    };
+    (name.to_owned(), format)
 }
 
 fn estimate(policy: &PolicyJudgement, format: fn(f64) -> String) -> String {
@@ -152,11 +166,9 @@ const UNTOLD: f64 = 1000.0;
 /// Why a single run has no interval, and how much longer it would have to be.
 fn too_short(policy: &PolicyJudgement) -> String {
     let Some(RunTooShort { values, needed, .. }) = policy.too_short else { return String::new() };
-    let would_do = needed.map_or_else(String::new, |needed| {
-        let times = (needed as f64 / values.max(1) as f64).ceil().max(2.0);
-        format!(" (about {times:.0} times as long would do)")
-    });
-    format!(", run too short for an interval{would_do}")
+    let Some(needed) = needed else { return ", no interval: too little varies".to_owned() };
+    let times = (needed as f64 / values.max(1) as f64).ceil().max(2.0);
+    format!(", run too short for an interval (about {times:.0} times as long would do)")
 }
 
 fn difference_text(difference: &Difference, scale: Scale) -> String {

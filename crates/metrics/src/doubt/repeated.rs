@@ -1,4 +1,6 @@
-use metron_trace::{EndStatus, Trace};
+use std::collections::BTreeSet;
+
+use metron_trace::{EndStatus, Request, RequestId, Trace};
 
 use super::Doubt;
 use crate::comparison::RunOf;
@@ -27,24 +29,29 @@ pub fn requests_for(share: f64) -> Option<usize> {
     Some(enough)
 }
 
-/// The percentile that needs most: of the fluid token rate, and of objectives on requests.
+/// The percentile that lacks most: of the fluid token rate, and of objectives on requests, whose
+/// class may be a few of them. The gaps of a few requests are many, so those on TBT are left out.
 pub(super) fn too_few_requests(runs: &[RunOf<'_>], scoring: &Scoring) -> Option<Doubt> {
-    let of_requests = scoring
-        .objectives
-        .iter()
-        .filter(|objective| objective.class.is_none() && objective.metric != Bounded::Tbt)
-        .map(|objective| objective.share);
-    let fluid = has_deadlines(runs, scoring).then_some(scoring.rate_target.share);
-    let shares = of_requests.chain(fluid);
-    let (share, need) = shares
-        .filter_map(|share| Some((share, requests_for(share)?)))
-        .max_by_key(|(_, need)| *need)?;
+    let on_requests = scoring.objectives.iter().filter(|one| one.metric != Bounded::Tbt);
+    let asked = on_requests.map(|objective| (objective.share, objective.class.as_deref()));
+    let fluid = has_deadlines(runs, scoring).then_some((scoring.rate_target.share, None));
+    asked
+        .chain(fluid)
+        .filter_map(|(share, class)| {
+            let (have, need) = (fewest_of_a_policy(runs, class)?, requests_for(share)?);
+            (have < need).then_some((share, have, need))
+        })
+        .max_by_key(|(_, have, need)| need - have)
+        .map(|(share, have, need)| Doubt::TooFewRequests { share, have, need })
+}
+
+/// Requests, or those of a class, of the policy that has the fewest.
+fn fewest_of_a_policy(runs: &[RunOf<'_>], class: Option<&str>) -> Option<usize> {
     let of_policy = |policy: &str| {
         let own = runs.iter().filter(|run| run.policy == policy);
-        own.map(|run| num_sent(run.trace)).sum::<usize>()
+        own.map(|run| num_sent(run.trace, class)).sum::<usize>()
     };
-    let have = runs.iter().map(|run| of_policy(run.policy)).min()?;
-    (have < need).then_some(Doubt::TooFewRequests { share, have, need })
+    runs.iter().map(|run| of_policy(run.policy)).min()
 }
 
 fn has_deadlines(runs: &[RunOf<'_>], scoring: &Scoring) -> bool {
@@ -52,9 +59,19 @@ fn has_deadlines(runs: &[RunOf<'_>], scoring: &Scoring) -> bool {
     !scoring.deadlines.needs_recorded() || runs.iter().any(|run| recorded(run.trace))
 }
 
-fn num_sent(trace: &Trace) -> usize {
-    let unsent = trace.ends.iter().filter(|end| end.status == EndStatus::Unsent).count();
-    trace.requests.len() - unsent.min(trace.requests.len())
+fn num_sent(trace: &Trace, class: Option<&str>) -> usize {
+    let unsent: BTreeSet<RequestId> = trace
+        .ends
+        .iter()
+        .filter(|end| end.status == EndStatus::Unsent)
+        .map(|end| end.request)
+        .collect();
+    let is_of_class = |request: &Request| {
+        let own = trace.header.classes.get(request.class as usize);
+        class.is_none() || class == own.map(String::as_str)
+    };
+    let sent = trace.requests.iter().filter(|request| !unsent.contains(&request.id));
+    sent.filter(|request| is_of_class(request)).count()
 }
 
 /// The curve from which deadlines are predicted, against what was measured.

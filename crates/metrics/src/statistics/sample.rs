@@ -30,8 +30,12 @@ impl Sample {
         (n > 0).then_some(Self { n, mean, deviation })
     }
 
-    /// The interval of the mean, by Student's t; `None` of one value.
+    /// The interval of the mean, by Student's t; `None` of one value, and of values without spread,
+    /// which do not tell how much others would have.
     pub fn interval(&self, confidence: f64) -> Option<Interval> {
+        if self.has_no_spread() {
+            return None;
+        }
         let t = student(self.n)?.inverse_cdf(0.5 + confidence / 2.0);
         Some(Interval::around(self.mean, t * self.standard_error()?))
     }
@@ -147,6 +151,7 @@ mod tests {
         assert_eq!(alike(6, 0.0).equivalence_p(0.02), Some(1.0 / 32.0));
         assert_eq!(alike(6, 0.1).equivalence_p(0.02), Some(1.0));
         assert_eq!(alike(2, 0.1).values_to_settle(0.02, 0.05, 1000), Some(6));
+        assert_eq!(alike(6, 0.1).interval(0.95), None, "of no width");
     }
 
     proptest! {

@@ -64,6 +64,7 @@ fn a_run_that_was_cut_short_is_no_replicate() {
     }
     let judgement = judged(&runs, None);
     assert_eq!((judgement.replicates, ttft(&judgement)), (10, (9, Verdict::Better)));
+    assert_eq!(judgement.left_out, 1);
 }
 
 #[test]
