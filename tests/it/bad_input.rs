@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use crate::metron::{metron, run, simulated, tiny_model};
+use crate::metron::{metron, run, run_into, simulated, tiny_model};
 
 const USAGE: i32 = 2;
 const INPUT: i32 = 3;
@@ -285,6 +285,50 @@ fn outputs_that_can_not_be_written() {
     fs::create_dir(dir.path().join("full")).expect("the directory is new");
     fs::write(dir.path().join("full/old"), "").expect("the disk has room");
     write_to("full", "full is not empty; results are never overwritten");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn results_that_standard_output_does_not_take_are_told() {
+    let dir = temporary();
+    for arguments in [&["schedulers"][..], &["schedulers", "--json"], &["--help"]] {
+        let full = fs::File::options().write(true).open("/dev/full").expect("Linux has it");
+        let (code, _, error) = run_into(metron(dir.path()).args(arguments), full);
+        assert_eq!(code, ENVIRONMENT, "{arguments:?}: {error}");
+        assert!(error.contains("standard output: No space left on device"), "{error}");
+    }
+}
+
+/// What is no file is written into, not replaced by one.
+#[cfg(unix)]
+#[test]
+fn an_export_leaves_a_link_a_link_and_a_file_readable() {
+    use std::os::unix::fs::{MetadataExt, symlink};
+    let dir = temporary();
+    let path = |name: &str| dir.path().join(name);
+    let mut simulate = simulated(dir.path(), "run");
+    let (code, _, error) = run(simulate.args(["--num-prompts", "5", "--output", "out"]));
+    assert_eq!(code, 0, "{error}");
+    symlink("named.json", path("link.json")).expect("the disk has room");
+    fs::write(path("named.json"), "old").expect("the disk has room");
+    let mut export = metron(dir.path());
+    export.args(["export", "out/sarathi-0.trace", "--format", "perfetto", "-o", "link.json"]);
+    assert_eq!(run(&mut export), (0, String::new(), String::new()));
+    assert!(path("link.json").is_symlink());
+    assert!(fs::metadata(path("named.json")).expect("it is there").len() > 1000);
+    let mode = |name: &str| fs::metadata(path(name)).expect("it is there").mode();
+    assert_eq!(mode("out/metrics.json"), mode("out/sarathi-0.trace/header.json"));
+}
+
+#[test]
+fn runs_that_begin_in_one_second_have_directories_of_their_own() {
+    let dir = temporary();
+    for _ in 0..3 {
+        let (code, _, error) = run(simulated(dir.path(), "run").args(["--num-prompts", "2"]));
+        assert_eq!(code, 0, "{error}");
+    }
+    let results = dir.path().join("metron-out").read_dir().expect("it is there");
+    assert_eq!(results.count(), 3);
 }
 
 /// A limit on the size of files stands for a full disk: writes fail half-way.

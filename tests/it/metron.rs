@@ -31,6 +31,13 @@ pub(crate) fn run(command: &mut Command) -> (i32, String, String) {
     said(command.output().expect("the program starts"))
 }
 
+/// The same of a command whose standard output goes into a file.
+#[cfg(target_os = "linux")]
+pub(crate) fn run_into(command: &mut Command, file: std::fs::File) -> (i32, String, String) {
+    let child = command.stdout(file).stderr(Stdio::piped()).spawn().expect("the program starts");
+    said(child.wait_with_output().expect("it ends"))
+}
+
 fn said(output: Output) -> (i32, String, String) {
     let Output { status, stdout, stderr } = output;
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("it prints UTF-8");

@@ -12,6 +12,7 @@ pub(crate) fn cost_of(
     model: &ModelInfo,
     executor: &ExecutorInfo,
     machine: &Machine,
+    thoroughness: Thoroughness,
 ) -> CostFile {
     let samples: Vec<StepSample> = calibrated
         .steps
@@ -24,22 +25,42 @@ pub(crate) fn cost_of(
     let threads = executor.threads.map_or_else(String::new, |n| format!(", {n} threads"));
     CostFile {
         name: format!("{} in {dtype} on {}{threads}", model.id, on.unwrap_or(&executor.device)),
-        source: format!("metron calibrate: {} steps measured in isolation", samples.len()),
+        source: match thoroughness {
+            Thoroughness::Full => {
+                format!("metron calibrate: {} steps measured in isolation", samples.len())
+            }
+            Thoroughness::Quick => format!(
+                "the {} isolated steps of a run's quick calibration; `metron calibrate` measures more",
+                samples.len()
+            ),
+        },
         pieces: vec![Piece { up_to_tokens: None, cost }],
     }
 }
 
+/// How thorough a calibration was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Thoroughness {
+    /// Of `metron calibrate`.
+    Full,
+    /// Of a run that only needed its own deadlines.
+    Quick,
+}
+
 /// Where this machine's last calibration is kept.
-fn last_path() -> PathBuf {
+fn last_path(thoroughness: Thoroughness) -> PathBuf {
     let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
     let cache = std::env::var_os("METRON_CACHE")
         .map_or_else(|| home.join(".cache").join("metron"), PathBuf::from);
-    cache.join("last-calibration.toml")
+    cache.join(match thoroughness {
+        Thoroughness::Full => "last-calibration.toml",
+        Thoroughness::Quick => "last-quick-calibration.toml",
+    })
 }
 
-/// Keeps a calibration as this machine's last.
-pub(crate) fn keep(cost: &CostFile) -> Result<PathBuf, Failure> {
-    let path = last_path();
+/// Keeps a calibration as this machine's last of its kind.
+pub(crate) fn keep(cost: &CostFile, thoroughness: Thoroughness) -> Result<PathBuf, Failure> {
+    let path = last_path(thoroughness);
     let text = toml::to_string_pretty(cost).or_fail(Kind::Internal)?;
     crate::output::write_atomically(&path, text.as_bytes())?;
     Ok(path)
@@ -48,12 +69,13 @@ pub(crate) fn keep(cost: &CostFile) -> Result<PathBuf, Failure> {
 /// What stands for this machine's last calibration in a cost file's place.
 pub(crate) const LAST: &str = "last";
 
-/// Reads a cost file; [`LAST`] is this machine's last calibration.
+/// Reads a cost file; [`LAST`] is this machine's last calibration, a full one if there is one.
 pub(crate) fn read(path: &Path) -> Result<CostFile, Failure> {
     if path != Path::new(LAST) {
         return CostFile::read(path).or_fail(Kind::Input);
     }
-    let path = last_path();
+    let full = last_path(Thoroughness::Full);
+    let path = if full.exists() { full } else { last_path(Thoroughness::Quick) };
     if !path.exists() {
         let error = anyhow::anyhow!(
             "this machine was never calibrated ({} is not there); run `metron calibrate`, or name \

@@ -23,6 +23,7 @@ mod save_result;
 mod stopwatch;
 mod virtual_rig;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -40,13 +41,20 @@ pub fn main_with(registry: &Registry) -> ExitCode {
         Ok(arguments) => arguments,
         Err(error) => return refuse(&error),
     };
-    match run(&arguments.command, registry) {
+    match run(&arguments.command, registry).and_then(|()| whole_output()) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            print::note(&format!("error: {failure}"));
-            failure.exit_code()
-        }
+        Err(failure) => tell(&failure),
     }
+}
+
+fn tell(failure: &Failure) -> ExitCode {
+    print::note(&format!("error: {failure}"));
+    failure.exit_code()
+}
+
+fn whole_output() -> Result<(), Failure> {
+    let error = |error| output::io_failure(Path::new("standard output"), error);
+    print::lost().map_or(Ok(()), |lost| Err(error(lost)))
 }
 
 fn run(command: &Command, registry: &Registry) -> Result<(), Failure> {
@@ -71,7 +79,12 @@ fn run(command: &Command, registry: &Registry) -> Result<(), Failure> {
 /// Help and version are no failures; everything else that clap refuses is usage.
 fn refuse(error: &clap::Error) -> ExitCode {
     let asked_for = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
-    // A terminal that has gone away is no error of ours.
-    let _ = error.print();
-    if asked_for { ExitCode::SUCCESS } else { ExitCode::from(2) }
+    if let Err(error) = error.print() {
+        print::lose(error);
+    }
+    match whole_output() {
+        Err(failure) => tell(&failure),
+        Ok(()) if asked_for => ExitCode::SUCCESS,
+        Ok(()) => ExitCode::from(2),
+    }
 }

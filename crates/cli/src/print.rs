@@ -1,30 +1,46 @@
 //! The only place that prints.
 
-use std::io::{IsTerminal, Write};
+use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::sync::OnceLock;
 
-/// A result, to standard output. A reader that has gone away is no error of ours.
+/// Why a part of the results did not reach standard output.
+static LOST: OnceLock<io::Error> = OnceLock::new();
+
+/// A result, to standard output.
 pub(crate) fn result(text: &str) {
-    let mut out = std::io::stdout().lock();
-    let _ = out.write_all(text.as_bytes());
+    piece(text);
     if !text.ends_with('\n') {
-        let _ = out.write_all(b"\n");
+        piece("\n");
     }
 }
 
-/// A piece of a result that goes on.
+/// A piece of a result that goes on. What is lost is told at the end: the files of a run are still
+/// to be written.
 pub(crate) fn piece(text: &str) {
-    let mut out = std::io::stdout().lock();
-    let _ = out.write_all(text.as_bytes());
-    let _ = out.flush();
+    let mut out = io::stdout().lock();
+    if let Err(error) = out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        lose(error);
+    }
+}
+
+/// Keeps the first reason. A reader that has gone away (`| head`) is no error of ours.
+pub(crate) fn lose(error: io::Error) {
+    if error.kind() != ErrorKind::BrokenPipe {
+        let _ = LOST.set(error);
+    }
+}
+
+/// Why standard output is not whole; `None` if it is.
+pub(crate) fn lost() -> Option<&'static io::Error> {
+    LOST.get()
 }
 
 /// Something worth knowing, to standard error.
 pub(crate) fn note(text: &str) {
-    let _ = writeln!(std::io::stderr(), "{text}");
+    let _ = writeln!(io::stderr(), "{text}");
 }
 
 /// Whether to colour: on a terminal, unless `NO_COLOR` is set to anything.
 pub(crate) fn wants_colour() -> bool {
-    std::io::stdout().is_terminal()
-        && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+    io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }

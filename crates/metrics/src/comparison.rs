@@ -131,9 +131,17 @@ impl Comparison {
             })
             .filter(|row| row.replicates > 0)
             .collect();
-        let sentences = if policies.len() > 1 { sentences(&policies) } else { Vec::new() };
+        let pooled: Vec<&RunSummary> = policies.iter().map(|row| &row.pooled).collect();
+        let can_be_told = policies.len() > 1 && served_alike(&pooled);
+        let sentences = if can_be_told { sentences(&policies) } else { Vec::new() };
         Self { policies, sentences, judgement }
     }
+}
+
+/// Whether all policies served their requests to the end: of an interrupted comparison the last one
+/// has the fewest stalls, since it has the fewest tokens.
+pub fn served_alike(pooled: &[&RunSummary]) -> bool {
+    pooled.iter().all(|summary| summary.requests.num_cut_off() == 0)
 }
 
 /// The longest gap of a run, the first of equals.

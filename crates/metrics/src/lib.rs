@@ -35,7 +35,7 @@ pub use blame::{
 pub use capacity::{
     Bracket, Capacity, Probed, SearchEnd, passes_to_fail, passes_to_pass, reached_by,
 };
-pub use comparison::{Better, Comparison, PolicyRow, RunOf, StallStory};
+pub use comparison::{Better, Comparison, PolicyRow, RunOf, StallStory, served_alike};
 pub use curve::fit_prefill;
 pub use deadline::{ClassDeadlines, DeadlineError, DeadlineRule, FirstTokenRule, optional_span};
 pub use doubt::{Doubt, RaisedDoubt, doubts, doubts_of_conditions, requests_for};

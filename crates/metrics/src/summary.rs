@@ -140,11 +140,16 @@ pub struct RequestCounts {
 }
 
 impl RequestCounts {
+    /// Requests that did not come to an end of their own.
+    pub const fn num_cut_off(&self) -> usize {
+        self.unsent + self.in_progress + self.cancelled
+    }
+
     /// Whether the run went to its end: a run that was cut short is no replicate of one that was
     /// not. Another tool's client withdraws requests for reasons of its own.
     pub fn are_whole(&self, origin: Origin) -> bool {
-        let is_cut_off = self.cancelled > 0 && !origin.is_imported();
-        self.unsent == 0 && self.in_progress == 0 && !is_cut_off
+        let withdrawn = if origin.is_imported() { self.cancelled } else { 0 };
+        self.num_cut_off() == withdrawn
     }
 }
 

@@ -1,4 +1,4 @@
-use metron_metrics::{Judged, ObjectiveVerdict};
+use metron_metrics::{Judged, ObjectiveVerdict, RunSummary, served_alike};
 
 use crate::blame::{blamed, causes};
 use crate::report::Report;
@@ -7,8 +7,14 @@ use crate::units::percent;
 /// What a reader of the table has to know that its numbers don't say.
 pub(crate) fn notes(report: &Report<'_>) -> Vec<String> {
     let mut notes = Vec::new();
-    if report.comparison.policies.len() > 1 {
-        notes.push("* best of its row".to_owned());
+    let policies = report.comparison.policies.iter();
+    let pooled: Vec<&RunSummary> = policies.map(|row| &row.pooled).collect();
+    if pooled.len() > 1 {
+        notes.push(if served_alike(&pooled) {
+            "* best of its row".to_owned()
+        } else {
+            "no best is marked: not all policies served all requests to the end".to_owned()
+        });
     }
     if !causes(&blamed(report)).is_empty() {
         notes.push("why deadlines were missed is estimated: see docs/blame.md".to_owned());

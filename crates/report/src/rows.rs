@@ -1,6 +1,8 @@
 use std::time::Duration;
 
-use metron_metrics::{Better, Distribution, FluidRate, Judged, ObjectiveVerdict, RunSummary};
+use metron_metrics::{
+    Better, Distribution, FluidRate, Judged, ObjectiveVerdict, RunSummary, served_alike,
+};
 
 use crate::blame::{blame_rows, blamed};
 use crate::report::Report;
@@ -115,7 +117,8 @@ impl Table<'_> {
         let best = better.best(&values);
         let reads_best = |at: &usize| best.iter().any(|best| cells[*best] == cells[*at]);
         let best: Vec<usize> = (0..cells.len()).filter(reads_best).collect();
-        let best = if best.len() == cells.len() { Vec::new() } else { best };
+        let tells = best.len() < cells.len() && served_alike(&self.0);
+        let best = if tells { best } else { Vec::new() };
         Row { name: name.to_owned(), values, format, cells, best }
     }
 

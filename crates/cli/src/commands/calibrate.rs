@@ -40,9 +40,10 @@ pub(crate) fn run(args: &CalibrateArgs) -> Result<(), Failure> {
     let calibrated = calibrate(&mut rig, &plan, &mut progress).map_err(lab_failure)?;
     progress.finish();
     let machine = this_machine(&rig.executor_info().device);
-    let cost =
-        calibrations::cost_of(&calibrated, &rig.model_info(), &rig.executor_info(), &machine);
-    let path = calibrations::keep(&cost)?;
+    let full = calibrations::Thoroughness::Full;
+    let (model, executor) = (rig.model_info(), rig.executor_info());
+    let cost = calibrations::cost_of(&calibrated, &model, &executor, &machine, full);
+    let path = calibrations::keep(&cost, full)?;
     if args.json {
         let json = serde_json::json!({
             "calibration": calibrated.calibration,

@@ -132,9 +132,11 @@ impl Session<'_> {
         };
         let machine = this_machine(&system.executor.device);
         let fit = |calibrated: &Calibrated| {
-            let cost = calibrations::cost_of(calibrated, &system.model, &system.executor, &machine);
+            let quick = calibrations::Thoroughness::Quick;
+            let (model, executor) = (&system.model, &system.executor);
+            let cost = calibrations::cost_of(calibrated, model, executor, &machine, quick);
             // A cache that can't be written costs a later --simulate, not this run.
-            let _ = calibrations::keep(&cost);
+            let _ = calibrations::keep(&cost, quick);
             Ok(cost)
         };
         self.measure::<ModelRig>(&mut rig, &system, fit)

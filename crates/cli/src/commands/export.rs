@@ -26,8 +26,7 @@ pub(crate) fn run(args: &ExportArgs) -> Result<(), Failure> {
         }
         Some(path) => write_atomically(path, &bytes),
         None => {
-            // A reader that has gone away is no error of ours.
-            let _ = std::io::stdout().lock().write_all(&bytes);
+            std::io::stdout().lock().write_all(&bytes).unwrap_or_else(print::lose);
             Ok(())
         }
     }

@@ -58,6 +58,15 @@ fn the_sentences_say_what_separates_the_policies() {
     ");
 }
 
+/// The one that was cut off has the fewest stalls, having had the least time.
+#[test]
+fn what_an_interruption_cut_off_is_not_held_against_what_it_did_not() {
+    let (whole, mut cut) = (prefill_first(), chunked());
+    cut.ends[1].status = EndStatus::Cancelled;
+    let comparison = compare(&[("vllm-v0", &whole), ("sarathi", &cut)]);
+    assert_eq!(comparison.sentences, [""; 0]);
+}
+
 #[test]
 fn the_longest_stall_names_the_step_and_whose_prefill_it_was() {
     let comparison = compare(&[("vllm-v0", &prefill_first())]);
