@@ -38,6 +38,8 @@ pub(crate) struct PolicyRow {
     pub(crate) verdict: String,
     /// Whether the verdict says that the policy is better.
     pub(crate) is_better: bool,
+    /// Whether it says that it is worse.
+    pub(crate) is_worse: bool,
 }
 
 impl Verdicts {
@@ -115,6 +117,9 @@ fn notes(judgement: &Judgement) -> Vec<String> {
 impl MeasureRows {
     fn new(judged: &MeasureJudgement, fluid_from: f64) -> Self {
         let (name, format) = shown(&judged.measure, fluid_from);
+        let is = |policy: &PolicyJudgement, verdict| {
+            policy.difference.as_ref().is_some_and(|difference| difference.verdict == verdict)
+        };
         let row = |policy: &PolicyJudgement| PolicyRow {
             policy: policy.policy.clone(),
             estimate: if judged.policies.len() > 1 {
@@ -127,7 +132,8 @@ impl MeasureRows {
                 .as_ref()
                 .map_or_else(String::new, |difference| difference_text(difference, judged.scale)),
             verdict: policy.difference.as_ref().map_or_else(String::new, verdict),
-            is_better: policy.difference.as_ref().is_some_and(|d| d.verdict == Verdict::Better),
+            is_better: is(policy, Verdict::Better),
+            is_worse: is(policy, Verdict::Worse),
         };
         Self { name, rows: judged.policies.iter().map(row).collect() }
     }
