@@ -160,7 +160,8 @@ impl ProfileReport<'_> {
         ];
         if self.has_counters() {
             rows.push(self.row("instructions a cycle", |shape| {
-                let counters = shape.counters?.forward;
+                let counters =
+                    shape.counters.filter(|counters| counters.forward.cycles > 0)?.forward;
                 Some(three_digits(counters.instructions as f64 / counters.cycles as f64))
             }));
             rows.push(self.row("cache misses a step", |shape| {
