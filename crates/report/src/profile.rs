@@ -132,10 +132,13 @@ impl ProfileReport<'_> {
             move |o: &OperatorProfile| percent(roofs.least_seconds(o.flops, o.bytes) / o.seconds);
         vec![
             self.steps(),
-            self.operators("milliseconds", |o| milliseconds(o.seconds)),
-            self.operators("share of the roof, %", of_roof),
-            self.operators("GFLOP/s", |o| three_digits(o.flops / o.seconds / 1e9)),
-            self.operators("GB/s", |o| three_digits(o.bytes / o.seconds / 1e9)),
+            self.operators("milliseconds", |o| Some(milliseconds(o.seconds))),
+            self.operators("share of the roof, %", |o| Some(of_roof(o))),
+            self.operators("GFLOP/s", |o| {
+                // What only moves bytes has no rate of operations.
+                (o.flops > 0.0).then(|| three_digits(o.flops / o.seconds / 1e9))
+            }),
+            self.operators("GB/s", |o| Some(three_digits(o.bytes / o.seconds / 1e9))),
         ]
     }
 
@@ -171,9 +174,13 @@ impl ProfileReport<'_> {
         Table { name: "steps", rows }
     }
 
-    fn operators(self, name: &'static str, cell: impl Fn(&OperatorProfile) -> String) -> Table {
+    fn operators(
+        self,
+        name: &'static str,
+        cell: impl Fn(&OperatorProfile) -> Option<String>,
+    ) -> Table {
         let of = |shape: &ShapeProfile, operator| {
-            shape.operators.iter().find(|other| other.operator == operator).map(&cell)
+            shape.operators.iter().find(|other| other.operator == operator).and_then(&cell)
         };
         let ran = Operator::ALL
             .into_iter()
