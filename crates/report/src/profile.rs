@@ -132,10 +132,13 @@ impl ProfileReport<'_> {
             move |o: &OperatorProfile| percent(roofs.least_seconds(o.flops, o.bytes) / o.seconds);
         vec![
             self.steps(),
-            self.operators("milliseconds", |o| milliseconds(o.seconds)),
-            self.operators("share of the roof, %", of_roof),
-            self.operators("GFLOP/s", |o| three_digits(o.flops / o.seconds / 1e9)),
-            self.operators("GB/s", |o| three_digits(o.bytes / o.seconds / 1e9)),
+            self.operators("milliseconds", |o| Some(milliseconds(o.seconds))),
+            self.operators("share of the roof, %", |o| Some(of_roof(o))),
+            self.operators("GFLOP/s", |o| {
+                // What only moves bytes has no rate of operations.
+                (o.flops > 0.0).then(|| three_digits(o.flops / o.seconds / 1e9))
+            }),
+            self.operators("GB/s", |o| Some(three_digits(o.bytes / o.seconds / 1e9))),
         ]
     }
 
@@ -160,7 +163,8 @@ impl ProfileReport<'_> {
         ];
         if self.has_counters() {
             rows.push(self.row("instructions a cycle", |shape| {
-                let counters = shape.counters?.forward;
+                let counters =
+                    shape.counters.filter(|counters| counters.forward.cycles > 0)?.forward;
                 Some(three_digits(counters.instructions as f64 / counters.cycles as f64))
             }));
             rows.push(self.row("cache misses a step", |shape| {
@@ -170,9 +174,13 @@ impl ProfileReport<'_> {
         Table { name: "steps", rows }
     }
 
-    fn operators(self, name: &'static str, cell: impl Fn(&OperatorProfile) -> String) -> Table {
+    fn operators(
+        self,
+        name: &'static str,
+        cell: impl Fn(&OperatorProfile) -> Option<String>,
+    ) -> Table {
         let of = |shape: &ShapeProfile, operator| {
-            shape.operators.iter().find(|other| other.operator == operator).map(&cell)
+            shape.operators.iter().find(|other| other.operator == operator).and_then(&cell)
         };
         let ran = Operator::ALL
             .into_iter()

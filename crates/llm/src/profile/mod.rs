@@ -19,7 +19,7 @@ use crate::executor::{CandleExecutor, Cause, Stopwatch, on_host, push_host_opera
 use crate::plan::{BatchError, Share};
 use crate::sampler::sample;
 
-use counters::CounterSet;
+use counters::{CounterSet, Reading, difference};
 pub use roofs::measure_roofs;
 use work::StepWork;
 
@@ -146,14 +146,21 @@ impl CandleExecutor {
         if self.times_operators {
             push_host_operators(after_forward, transfer_back, sampling, operators);
         }
-        if let (Some(before), Some(between), Some(after)) = (before, between, after) {
-            *counted = Some(StepCounters {
-                forward: counters::difference(between, before),
-                sampling: counters::difference(after, between),
-            });
-        }
+        *counted = by_phase(before, between, after);
         Ok(StepTimes { forward, outside: transfer_back + sampling })
     }
+}
+
+fn by_phase(
+    before: Option<Reading>,
+    between: Option<Reading>,
+    after: Option<Reading>,
+) -> Option<StepCounters> {
+    let (before, between, after) = (before?, between?, after?);
+    Some(StepCounters {
+        forward: difference(&between, &before)?,
+        sampling: difference(&after, &between)?,
+    })
 }
 
 /// Each operator that ran, with the median over the steps of its time in a step.
