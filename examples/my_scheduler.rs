@@ -41,7 +41,7 @@ impl Scheduler for ShortestPromptFirst {
         }
         self.waiting.sort_unstable();
         // Reserving the whole length makes preemption unnecessary.
-        let whole_length = plan.limits().max_model_len;
+        let whole_length = plan.limits().longest_sequence();
         while let Some(&(prompt_tokens, id)) = self.waiting.first() {
             // A slot, and blocks for so many positions, keeping 0 blocks free for others.
             if plan.admit(id, whole_length, 0).is_err() {

@@ -18,9 +18,8 @@ impl CostModel for Null {
 }
 
 /// Allocations of a whole run of `batch` sequences that decode together, one token a step.
-fn allocations(policy: &str, batch: u32, output_tokens: u32) -> u64 {
-    let limits =
-        Limits { block_size: 16, num_blocks: 1 << 16, max_num_seqs: 256, max_model_len: 2048 };
+fn allocations(policy: &str, batch: u32, num_blocks: u32, output_tokens: u32) -> u64 {
+    let limits = Limits { block_size: 16, num_blocks, max_num_seqs: 256, max_model_len: 2048 };
     let spec = policy.parse().expect("a policy's name");
     let defaults = Defaults { limits, token_budget: 1 << 16 };
     let (mut scheduler, _) = Registry::default().build(&spec, &defaults).expect("it is known");
@@ -52,9 +51,21 @@ fn allocations(policy: &str, batch: u32, output_tokens: u32) -> u64 {
 fn more_steps_are_no_more_allocations() {
     for policy in ["static", "orca", "vllm-v0", "sarathi"] {
         for batch in [1, 256] {
-            let (short, long) = (allocations(policy, batch, 300), allocations(policy, batch, 900));
+            let allocations = |output| allocations(policy, batch, 1 << 16, output);
+            let (short, long) = (allocations(300), allocations(900));
             assert_eq!(short, long, "{policy} at batch {batch}");
             assert!(short > 0, "the allocator counts");
         }
+    }
+}
+
+/// 8 sequences of 20 blocks or of 58 in a pool of 60: they are preempted, and recompute. The short
+/// ones come to the larger batches, so theirs are the larger buffers.
+#[test]
+fn preemptions_are_no_allocations() {
+    for policy in ["vllm-v0", "sarathi"] {
+        let allocations = |output| allocations(policy, 8, 60, output);
+        let (short, long) = (allocations(300), allocations(900));
+        assert!(long <= short, "{policy}: {long} after {short}");
     }
 }

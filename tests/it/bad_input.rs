@@ -153,6 +153,10 @@ fn cost_files_that_are_wrong() {
     };
     run("name = 3", "cost.toml: ");
     run("name = \"a\"\nsource = \"b\"\npieces = []\n", "it has no [[pieces]]");
+    let good = fs::read_to_string(crate::metron::data("cost.toml")).expect("it is there");
+    run(&format!("{good}up_to_token = 5\n"), "unknown field `up_to_token`");
+    let step = |ns: &str| good.replace("step_ns = 10.0e6", &format!("step_ns = {ns}"));
+    run(&step("1e300"), "piece 1: 1e300 ns of a step of 1 tokens");
 }
 
 #[test]

@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -5,7 +6,9 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use metron_engine::{ObserverError, StepObserver, TextPiece};
 use metron_lab::{Replicates, Watch};
-use metron_trace::{RequestEnd, StepRecord, Timestamp, Token};
+use metron_trace::{RequestEnd, RequestId, StepRecord, Timestamp, Token};
+
+use crate::print;
 
 /// Set by Ctrl-C; every run asks for it at each step boundary.
 #[derive(Debug, Clone, Default)]
@@ -39,6 +42,10 @@ pub(crate) struct Progress {
     drawn_at: Timestamp,
     runs_begun: u32,
     num_runs: Option<u32>,
+    quiet: bool,
+    policy: String,
+    /// Policies whose first rejection was noted.
+    rejecting: BTreeSet<String>,
 }
 
 /// The bar is drawn at most so often, by the run's own clock.
@@ -61,6 +68,9 @@ impl Progress {
             drawn_at: Timestamp::ZERO,
             runs_begun: 0,
             num_runs: None,
+            quiet,
+            policy: String::new(),
+            rejecting: BTreeSet::new(),
         }
     }
 
@@ -104,6 +114,15 @@ impl StepObserver for Progress {
         Ok(())
     }
 
+    fn rejected(&mut self, id: RequestId, reason: &str) -> Result<(), ObserverError> {
+        if !self.quiet && self.rejecting.insert(self.policy.clone()) {
+            let policy = &self.policy;
+            let note = format!("{policy} rejected {id} (later ones are only counted): {reason}");
+            self.suspend(|| print::note(&note));
+        }
+        Ok(())
+    }
+
     fn ended(&mut self, _end: &RequestEnd) -> Result<(), ObserverError> {
         self.bar.inc(1);
         Ok(())
@@ -117,6 +136,7 @@ impl StepObserver for Progress {
 impl Watch for Progress {
     fn run_begins(&mut self, policy: &str, replicate: u32, num_requests: usize) {
         self.runs_begun += 1;
+        policy.clone_into(&mut self.policy);
         self.output_tokens = 0;
         self.drawn_at = Timestamp::ZERO;
         self.bar.reset();

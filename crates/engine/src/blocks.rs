@@ -5,23 +5,20 @@ use metron_trace::Limits;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BlockId(pub u32);
 
-/// Who holds which block of the KV pool.
+/// Which blocks of the KV pool are free.
 ///
-/// Blocks are counted by reference, so that sequences may share a prefix; a block is free when
-/// nobody holds it. Free blocks are handed out last-in first-out: the one released last is the
-/// one most likely still in a cache.
+/// They are handed out last-in first-out: the one released last is the one most likely still in a
+/// cache.
 #[derive(Debug)]
 pub(crate) struct BlockPool {
     free: Vec<BlockId>,
-    holders: Vec<u32>,
+    num_blocks: u32,
 }
 
 impl BlockPool {
     pub(crate) fn new(limits: &Limits) -> Self {
-        Self {
-            free: (0..limits.num_blocks).rev().map(BlockId).collect(),
-            holders: vec![0; limits.num_blocks as usize],
-        }
+        let num_blocks = limits.num_blocks;
+        Self { free: (0..num_blocks).rev().map(BlockId).collect(), num_blocks }
     }
 
     pub(crate) fn num_free(&self) -> u32 {
@@ -29,30 +26,20 @@ impl BlockPool {
     }
 
     pub(crate) fn num_used(&self) -> u32 {
-        self.holders.len() as u32 - self.num_free()
+        self.num_blocks - self.num_free()
     }
 
     /// Appends `count` blocks to a block table, or changes nothing if fewer are free.
     #[must_use]
     pub(crate) fn allocate(&mut self, count: u32, table: &mut Vec<BlockId>) -> bool {
         let Some(rest) = self.free.len().checked_sub(count as usize) else { return false };
-        for block in self.free.drain(rest..).rev() {
-            self.holders[block.0 as usize] += 1;
-            table.push(block);
-        }
+        table.extend(self.free.drain(rest..).rev());
         true
     }
 
-    /// Gives back every block of a table. The table's tail goes first, so that a shared prefix
-    /// is the last to be handed out again.
+    /// Gives back every block of a table.
     pub(crate) fn release(&mut self, table: &mut Vec<BlockId>) {
-        while let Some(block) = table.pop() {
-            let holders = &mut self.holders[block.0 as usize];
-            *holders -= 1;
-            if *holders == 0 {
-                self.free.push(block);
-            }
-        }
+        self.free.extend(table.drain(..).rev());
     }
 }
 

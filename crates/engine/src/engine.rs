@@ -1,28 +1,17 @@
-use std::any::Any;
 use std::collections::VecDeque;
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use metron_trace::{
-    EndStatus, Limits, Request, RequestEnd, RequestId, StepRecord, Timestamp, Token,
-};
+use metron_trace::{EndStatus, Limits, RequestEnd, RequestId, StepRecord, Timestamp, Token};
 
+use crate::arrivals::{Arrivals, Submission};
 use crate::batch::{Batch, BatchItem};
 use crate::error::EngineError;
 use crate::executor::{CostModel, Executor, Outcome};
 use crate::observer::StepObserver;
-use crate::planner::{Books, CostModelRef, Draft, Planner};
+use crate::planner::{Books, CostModelRef, Draft, Planner, Rejected};
+use crate::policy::Policy;
 use crate::scheduler::{Event, Scheduler, View, Wake};
 use crate::sequence::Sequence;
-
-/// A request with the token ids of its prompt.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Submission {
-    /// The request.
-    pub request: Request,
-    /// `request.prompt_tokens` ids, or none in virtual time, where a prompt is only a length.
-    pub prompt: Vec<u32>,
-}
 
 /// How a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,7 +56,7 @@ impl Engine<'_> {
         let run = Run {
             engine: self,
             executor,
-            scheduler,
+            policy: Policy { name: self.policy, scheduler },
             observer,
             books: Books::new(self.limits),
             arrivals,
@@ -78,58 +67,18 @@ impl Engine<'_> {
             tokens: Vec::new(),
             ended: Vec::new(),
             next_step: 0,
+            preemptions_since_token: 0,
         };
         run.serve()
     }
 }
 
-/// Requests that have not arrived yet.
-struct Arrivals {
-    queue: VecDeque<Submission>,
-    /// When the closed loop last had a client become free.
-    client_free_at: Timestamp,
-}
-
-impl Arrivals {
-    fn new(
-        submissions: impl IntoIterator<Item = Submission>,
-        engine: &Engine<'_>,
-    ) -> Result<Self, EngineError> {
-        let queue: VecDeque<Submission> = submissions.into_iter().collect();
-        let mut latest = Timestamp::ZERO;
-        for Submission { request, .. } in &queue {
-            check_servable(request, &engine.limits)?;
-            if request.arrived_at < latest {
-                return Err(EngineError::ArrivalsGoBack { id: request.id });
-            }
-            latest = request.arrived_at;
-        }
-        Ok(Self { queue, client_free_at: Timestamp::ZERO })
-    }
-
-    /// When the next request arrives; `None` if none is left, or all clients of a closed loop
-    /// are waiting for an answer.
-    fn next_at(&self, in_progress: u32, max_concurrency: Option<u32>) -> Option<Timestamp> {
-        if max_concurrency.is_some_and(|most| in_progress >= most) {
-            return None;
-        }
-        let intended = self.queue.front()?.request.arrived_at;
-        Some(intended.max(self.client_free_at))
-    }
-}
-
-fn check_servable(request: &Request, limits: &Limits) -> Result<(), EngineError> {
-    let (id, tokens) = (request.id, request.total_tokens());
-    if tokens > limits.max_model_len {
-        return Err(EngineError::TooLong { id, tokens, max_model_len: limits.max_model_len });
-    }
-    // The last token is sent, never computed.
-    let needed = limits.blocks_for(tokens.saturating_sub(1));
-    if needed > limits.num_blocks {
-        return Err(EngineError::NeverFits { id, needed, num_blocks: limits.num_blocks });
-    }
-    Ok(())
-}
+/// Preemptions without a token in between, for each request in progress, that end a run.
+///
+/// At this number some request has been admitted and has lost its blocks again so many times while
+/// nobody got anything for it. A policy that means to serve preempts one request for another, and
+/// the other gets its token; it does not go round in a circle 64 times.
+const VAIN_PREEMPTIONS: u64 = 64;
 
 /// A batch that is being carried out, with its record in the making.
 #[derive(Default)]
@@ -142,7 +91,7 @@ struct Flight {
 struct Run<'a, E: Executor + ?Sized> {
     engine: &'a Engine<'a>,
     executor: &'a mut E,
-    scheduler: &'a mut dyn Scheduler,
+    policy: Policy<'a>,
     observer: &'a mut dyn StepObserver,
     books: Books,
     arrivals: Arrivals,
@@ -153,6 +102,7 @@ struct Run<'a, E: Executor + ?Sized> {
     tokens: Vec<Token>,
     ended: Vec<RequestId>,
     next_step: u64,
+    preemptions_since_token: u64,
 }
 
 impl<E: Executor + ?Sized> Run<'_, E> {
@@ -165,7 +115,7 @@ impl<E: Executor + ?Sized> Run<'_, E> {
             let mut wake = None;
             if self.flights.len() < self.executor.depth() && self.books.num_in_progress() > 0 {
                 match self.plan()? {
-                    Planned::Submitted => continue,
+                    Planned::Step | Planned::Changes => continue,
                     Planned::Nothing(until) => wake = until,
                 }
             }
@@ -176,9 +126,19 @@ impl<E: Executor + ?Sized> Run<'_, E> {
             {
                 return Ok(RunEnd::Complete);
             }
-            let until = [next_arrival, wake].into_iter().flatten().min();
+            self.wait([next_arrival, wake].into_iter().flatten().min())?;
+        }
+    }
+
+    /// Waits for the oldest batch in flight, but not beyond `until`, nor when it is to stop.
+    fn wait(&mut self, until: Option<Timestamp>) -> Result<(), EngineError> {
+        loop {
             if self.executor.next_outcome(until, &mut self.outcome)? {
-                self.apply_outcome()?;
+                return self.apply_outcome();
+            }
+            let is_over = until.is_none_or(|until| self.executor.now() >= until);
+            if is_over || self.observer.wants_stop() {
+                return Ok(());
             }
         }
     }
@@ -197,7 +157,7 @@ impl<E: Executor + ?Sized> Run<'_, E> {
             let id = sequence.id();
             self.books.arrive(sequence);
             if let Some(sequence) = self.books.sequences.get(id) {
-                self.scheduler.observe(Event::Arrived(View(sequence)));
+                self.policy.tell(Event::Arrived(View(sequence)), self.next_step)?;
             }
         }
         Ok(())
@@ -207,7 +167,12 @@ impl<E: Executor + ?Sized> Run<'_, E> {
     fn plan(&mut self) -> Result<Planned, EngineError> {
         let planned_at = self.executor.now();
         self.draft.begin();
-        let wake = self.ask_policy(planned_at)?;
+        let Self { engine, books, draft, next_step, .. } = self;
+        let cost_model = CostModelRef(engine.cost_model);
+        let mut planner = Planner { now: planned_at, books, draft, cost_model };
+        let wake = self.policy.plan(&mut planner, *next_step)?;
+        self.check_progress()?;
+        self.end_rejected(planned_at)?;
         if self.draft.items.is_empty() {
             return self.check_not_stalled(wake, planned_at);
         }
@@ -229,35 +194,47 @@ impl<E: Executor + ?Sized> Run<'_, E> {
         self.executor.submit(&batch)?;
         self.flights.push_back(flight);
         self.next_step += 1;
-        Ok(Planned::Submitted)
+        Ok(Planned::Step)
     }
 
-    fn ask_policy(&mut self, now: Timestamp) -> Result<Wake, EngineError> {
-        let Self { engine, scheduler, books, draft, next_step, .. } = self;
-        let mut planner =
-            Planner { now, books, draft, cost_model: CostModelRef(engine.cost_model) };
-        let (policy, step) = (engine.policy, *next_step);
-        match catch_unwind(AssertUnwindSafe(|| scheduler.plan(&mut planner))) {
-            Ok(Ok(wake)) => Ok(wake),
-            Ok(Err(refused)) => {
-                Err(EngineError::ImpossiblePlan { policy: policy.to_owned(), step, refused })
-            }
-            Err(payload) => Err(EngineError::PolicyPanicked {
-                policy: policy.to_owned(),
-                step,
-                message: panic_message(payload.as_ref()),
-            }),
+    /// Preemptions that bring nobody a token must not go on for ever.
+    fn check_progress(&mut self) -> Result<(), EngineError> {
+        self.preemptions_since_token += u64::from(self.draft.num_preempted);
+        let in_progress = self.books.num_in_progress();
+        if self.preemptions_since_token <= VAIN_PREEMPTIONS * u64::from(in_progress.max(1)) {
+            return Ok(());
         }
+        Err(EngineError::NoProgress {
+            policy: self.policy.name.to_owned(),
+            step: self.next_step,
+            preemptions: self.preemptions_since_token,
+            in_progress,
+        })
     }
 
-    /// A plan that runs nothing is a wait if something is to wake the policy, else a stall.
+    /// What the policy rejected has left the books already.
+    fn end_rejected(&mut self, now: Timestamp) -> Result<(), EngineError> {
+        for Rejected { sequence, reason } in std::mem::take(&mut self.draft.rejected) {
+            let id = sequence.id();
+            self.executor.ended(&sequence);
+            self.observer.rejected(id, &reason).map_err(EngineError::Observer)?;
+            self.record_end(id, EndStatus::Failed, now)?;
+            self.policy.tell(Event::Aborted(id), self.next_step)?;
+        }
+        Ok(())
+    }
+
+    /// A plan that runs nothing is a wait if something is to wake the policy. If it changed who
+    /// holds what, another may run something. Else it is a stall.
     fn check_not_stalled(&self, wake: Wake, now: Timestamp) -> Result<Planned, EngineError> {
         match wake {
             Wake::At(at) if at > now => Ok(Planned::Nothing(Some(at))),
             _ if !self.flights.is_empty() => Ok(Planned::Nothing(None)),
+            _ if self.draft.changes_anything() => Ok(Planned::Changes),
             _ => Err(EngineError::Stalled {
-                policy: self.engine.policy.to_owned(),
+                policy: self.policy.name.to_owned(),
                 step: self.next_step,
+                wake,
                 waiting: self.books.num_waiting,
                 running: self.books.num_running,
                 free_blocks: self.books.pool.num_free(),
@@ -281,13 +258,13 @@ impl<E: Executor + ?Sized> Run<'_, E> {
         self.observer
             .stepped(&flight.record, &self.tokens, &self.outcome.text)
             .map_err(EngineError::Observer)?;
-        self.scheduler.observe(Event::Stepped(&flight.record));
+        self.policy.tell(Event::Stepped(&flight.record), self.next_step)?;
         self.outcome.clear();
         let ended_at = flight.record.ended_at;
         self.spare.push(flight);
         while let Some(id) = self.ended.pop() {
             self.end(id, EndStatus::Finished, ended_at)?;
-            self.scheduler.observe(Event::Finished(id));
+            self.policy.tell(Event::Finished(id), self.next_step)?;
         }
         Ok(())
     }
@@ -311,6 +288,13 @@ impl<E: Executor + ?Sized> Run<'_, E> {
             sequence.most_computed = sequence.most_computed.max(sequence.computed);
             sequence.in_flight = 0;
             let Some(token) = token else { continue };
+            if token.request != item.request {
+                return Err(EngineError::WrongToken {
+                    step: record.index,
+                    sampled: token.request,
+                    expected: item.request,
+                });
+            }
             let index = sequence.take_token(token.id, record.ended_at);
             self.tokens.push(Token {
                 request: item.request,
@@ -323,6 +307,9 @@ impl<E: Executor + ?Sized> Run<'_, E> {
                 self.ended.push(item.request);
             }
         }
+        if !self.tokens.is_empty() {
+            self.preemptions_since_token = 0;
+        }
         self.ended.reverse(); // popped from the back, in the order of the batch
         Ok(())
     }
@@ -331,6 +318,15 @@ impl<E: Executor + ?Sized> Run<'_, E> {
         if let Some(sequence) = self.books.end(id) {
             self.executor.ended(&sequence);
         }
+        self.record_end(id, status, at)
+    }
+
+    fn record_end(
+        &mut self,
+        id: RequestId,
+        status: EndStatus,
+        at: Timestamp,
+    ) -> Result<(), EngineError> {
         self.arrivals.client_free_at = at;
         let end = RequestEnd { request: id, status, ended_at: at };
         self.observer.ended(&end).map_err(EngineError::Observer)
@@ -348,7 +344,7 @@ impl<E: Executor + ?Sized> Run<'_, E> {
         let in_progress: Vec<RequestId> = self.books.sequences.iter().map(Sequence::id).collect();
         for id in in_progress {
             self.end(id, EndStatus::Cancelled, now)?;
-            self.scheduler.observe(Event::Aborted(id));
+            self.policy.tell(Event::Aborted(id), self.next_step)?;
         }
         while let Some(Submission { request, .. }) = self.arrivals.queue.pop_front() {
             self.observer.arrived(&request).map_err(EngineError::Observer)?;
@@ -361,15 +357,9 @@ impl<E: Executor + ?Sized> Run<'_, E> {
 /// What came of asking for a plan.
 enum Planned {
     /// A batch is in flight.
-    Submitted,
+    Step,
+    /// Nothing to run, but sequences were preempted or rejected: worth asking again at once.
+    Changes,
     /// Nothing; to be asked again at this time, if nothing happens before.
     Nothing(Option<Timestamp>),
-}
-
-fn panic_message(payload: &(dyn Any + Send)) -> String {
-    payload
-        .downcast_ref::<&str>()
-        .map(ToString::to_string)
-        .or_else(|| payload.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "no message".to_owned())
 }

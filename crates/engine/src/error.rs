@@ -3,10 +3,57 @@ use metron_trace::RequestId;
 use crate::executor::ExecutorError;
 use crate::observer::ObserverError;
 use crate::planner::Refused;
+use crate::scheduler::Wake;
 
 /// Why a run could not go on.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
+    /// A setting that must not be 0.
+    #[error("{setting} is 0; it must be at least 1")]
+    Zero {
+        /// Its name.
+        setting: &'static str,
+    },
+    /// Ids are places, so that none stands twice.
+    #[error("{id} is number {place} of the submissions, from 0; the ids must count them")]
+    WrongId {
+        /// The request.
+        id: RequestId,
+        /// Its place.
+        place: u32,
+    },
+    /// A request has a prompt, and gets an output.
+    #[error("{id} has an empty prompt, or is to get no output; both take at least one token")]
+    NothingAsked {
+        /// The request.
+        id: RequestId,
+    },
+    /// Its length is beyond its own cap.
+    #[error(
+        "{id} is to get {output_tokens} output tokens, more than its cap of {max_tokens} \
+         (max_tokens); raise the cap"
+    )]
+    AboveCap {
+        /// The request.
+        id: RequestId,
+        /// Its true output length.
+        output_tokens: u32,
+        /// Its cap.
+        max_tokens: u32,
+    },
+    /// The ids are not the prompt's.
+    #[error(
+        "{id} has a prompt of {prompt_tokens} tokens, but comes with {ids} token ids; give it as \
+         many, or none in virtual time"
+    )]
+    PromptLength {
+        /// The request.
+        id: RequestId,
+        /// Token ids that came with it.
+        ids: usize,
+        /// The length of its prompt.
+        prompt_tokens: u32,
+    },
     /// Longer than a sequence may be.
     #[error(
         "{id} needs {tokens} positions, but a sequence may have at most {max_model_len} \
@@ -52,9 +99,13 @@ pub enum EngineError {
     },
     /// The policy would wait for ever.
     #[error(
-        "policy `{policy}` is stalled in step {step}: it planned nothing and set no time to wake, \
-         though {waiting} requests wait, {running} are running, nothing is in flight and \
-         {free_blocks} of {num_blocks} KV blocks are free{}",
+        "policy `{policy}` is stalled in step {step}: it planned nothing and {}, though {waiting} requests \
+         wait, {running} are running, nothing is in flight and {free_blocks} of {num_blocks} KV \
+         blocks are free{}",
+        match wake {
+            Wake::OnEvent => "set no time to wake",
+            Wake::At(_) => "asked to be woken at a time that has passed",
+        },
         refused.map(|r| format!(" (last refusal: {r})")).unwrap_or_default()
     )]
     Stalled {
@@ -62,6 +113,8 @@ pub enum EngineError {
         policy: String,
         /// The step.
         step: u64,
+        /// When it wanted to be asked again.
+        wake: Wake,
         /// Requests that wait for admission.
         waiting: u32,
         /// Sequences admitted.
@@ -72,6 +125,22 @@ pub enum EngineError {
         num_blocks: u32,
         /// The last thing the policy was refused.
         refused: Option<Refused>,
+    },
+    /// The policy goes round in a circle.
+    #[error(
+        "policy `{policy}` makes no progress in step {step}: since anybody last got a token it has \
+         preempted {preemptions} times, with {in_progress} requests in progress; what it admits \
+         must run until it has its token"
+    )]
+    NoProgress {
+        /// The policy.
+        policy: String,
+        /// The step.
+        step: u64,
+        /// Preemptions since the last token.
+        preemptions: u64,
+        /// Requests in progress.
+        in_progress: u32,
     },
     /// The policy's code panicked.
     #[error("policy `{policy}` panicked in step {step}: {message}")]
@@ -95,6 +164,16 @@ pub enum EngineError {
         sampled: usize,
         /// Tokens that had to come.
         expected: usize,
+    },
+    /// The executor mixed up its tokens.
+    #[error("step {step} sampled a token for {sampled} where {expected} is next in the batch")]
+    WrongToken {
+        /// The step.
+        step: u64,
+        /// Whose token came.
+        sampled: RequestId,
+        /// Whose had to come.
+        expected: RequestId,
     },
     /// An observer failed.
     #[error("the run could not be recorded")]

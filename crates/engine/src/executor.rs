@@ -14,7 +14,8 @@ pub trait Executor {
     /// The time since the run started.
     fn now(&self) -> Timestamp;
 
-    /// Batches that may be in flight: 1, or the number of pipeline stages.
+    /// Batches that may be in flight: 1, the number of pipeline stages, or 2 if the next step is to
+    /// be planned while one runs. A sequence is in one of them at most.
     fn depth(&self) -> usize {
         1
     }
@@ -24,7 +25,8 @@ pub trait Executor {
 
     /// Waits for the oldest batch in flight, but not beyond `until`, and writes its result into
     /// `outcome`, whose buffers are reused. False if `until` came first; where nothing is in
-    /// flight this is how the loop sleeps.
+    /// flight this is how the loop sleeps. An executor in real time may return sooner, so that the
+    /// loop can see whether it is to stop: it is asked again for what is left.
     fn next_outcome(
         &mut self,
         until: Option<Timestamp>,

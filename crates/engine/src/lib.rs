@@ -4,6 +4,7 @@
 //! [`Planner`]; an [`Executor`] carries the plan out and owns the clock; [`Engine::run`] is the
 //! loop between them, the same for real and virtual time.
 
+mod arrivals;
 mod batch;
 mod blocks;
 mod engine;
@@ -11,12 +12,14 @@ mod error;
 mod executor;
 mod observer;
 mod planner;
+mod policy;
 mod scheduler;
 mod sequence;
 
+pub use arrivals::Submission;
 pub use batch::{Batch, BatchItem};
 pub use blocks::BlockId;
-pub use engine::{Engine, RunEnd, Submission};
+pub use engine::{Engine, RunEnd};
 pub use error::EngineError;
 pub use executor::{CostModel, Executor, ExecutorError, Outcome, SampledToken, TextPiece};
 pub use observer::{ObserverError, StepObserver};

@@ -1,4 +1,4 @@
-use metron_trace::{Request, RequestEnd, StepRecord, Token, Trace};
+use metron_trace::{Request, RequestEnd, RequestId, StepRecord, Token, Trace};
 
 use crate::executor::TextPiece;
 
@@ -19,6 +19,11 @@ pub trait StepObserver {
         _tokens: &[Token],
         _text: &[TextPiece],
     ) -> Result<(), ObserverError> {
+        Ok(())
+    }
+
+    /// The policy gave a request up, for this reason; its end is reported next.
+    fn rejected(&mut self, _id: RequestId, _reason: &str) -> Result<(), ObserverError> {
         Ok(())
     }
 
@@ -78,6 +83,11 @@ impl<A: StepObserver + ?Sized, B: StepObserver + ?Sized> StepObserver for (&mut 
     ) -> Result<(), ObserverError> {
         self.0.stepped(step, tokens, text)?;
         self.1.stepped(step, tokens, text)
+    }
+
+    fn rejected(&mut self, id: RequestId, reason: &str) -> Result<(), ObserverError> {
+        self.0.rejected(id, reason)?;
+        self.1.rejected(id, reason)
     }
 
     fn ended(&mut self, end: &RequestEnd) -> Result<(), ObserverError> {

@@ -1,3 +1,4 @@
+use std::fmt;
 use std::time::Duration;
 
 use metron_trace::{Limits, Preemption, PreemptionCause, RequestId, Timestamp, Work};
@@ -37,6 +38,10 @@ pub(crate) struct Draft {
     pub(crate) items: Vec<BatchItem>,
     pub(crate) work: Vec<Work>,
     pub(crate) preemptions: Vec<Preemption>,
+    /// Preemptions of this plan alone.
+    pub(crate) num_preempted: u32,
+    pub(crate) rejected: Vec<Rejected>,
+    pub(crate) num_rejected: u32,
     pub(crate) tokens: u32,
     pub(crate) last_refusal: Option<Refused>,
 }
@@ -47,17 +52,31 @@ impl Draft {
     pub(crate) fn begin(&mut self) {
         self.items.clear();
         self.work.clear();
+        self.num_preempted = 0;
+        self.num_rejected = 0;
         self.tokens = 0;
         self.last_refusal = None;
     }
+
+    /// Whether the plan took anything away from anybody.
+    pub(crate) fn changes_anything(&self) -> bool {
+        self.num_preempted > 0 || self.num_rejected > 0
+    }
+}
+
+/// A sequence that the policy gave up, out of the books.
+#[derive(Debug)]
+pub(crate) struct Rejected {
+    pub(crate) sequence: Box<Sequence>,
+    pub(crate) reason: String,
 }
 
 /// The run's cost model, if it has one.
 #[derive(Clone, Copy)]
 pub(crate) struct CostModelRef<'a>(pub(crate) Option<&'a dyn CostModel>);
 
-impl std::fmt::Debug for CostModelRef<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for CostModelRef<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.0.is_some() { "Some(cost model)" } else { "None" })
     }
 }
@@ -182,15 +201,34 @@ impl Planner<'_> {
     /// Takes an admitted sequence's slot and blocks away. Its tokens stay; its positions have to
     /// be computed again once it is admitted again. If it is in this plan it leaves it.
     pub fn preempt(&mut self, id: RequestId, cause: PreemptionCause) -> Result<(), Refused> {
+        self.take_out(id);
+        let answer = self.books.evict(id);
+        let tokens_lost = self.remember(answer)?;
+        self.draft.preemptions.push(Preemption { request: id, cause, tokens_lost });
+        self.draft.num_preempted += 1;
+        Ok(())
+    }
+
+    /// Gives a request up, whether it waits or runs: it ends as failed, and its slot and blocks are
+    /// free at once. The reason is for the user. If it is in this plan it leaves it; the policy is
+    /// told of the end as of any other ([`Event::Aborted`](crate::Event::Aborted)).
+    pub fn reject(&mut self, id: RequestId, reason: impl fmt::Display) -> Result<(), Refused> {
+        self.take_out(id);
+        let answer = self.books.idle(id).map(|_| ());
+        self.remember(answer)?;
+        let sequence = self.books.end(id).expect("it was just looked up");
+        self.draft.rejected.push(Rejected { sequence, reason: reason.to_string() });
+        self.draft.num_rejected += 1;
+        Ok(())
+    }
+
+    /// Takes a sequence out of this plan, if it is in it.
+    fn take_out(&mut self, id: RequestId) {
         if let Some(at) = self.draft.items.iter().position(|item| item.request == id) {
             self.draft.tokens -= self.draft.items.remove(at).tokens;
             self.draft.work.retain(|work| work.request != id);
             self.books.sequences.get_mut(id).expect("it is in the plan").in_flight = 0;
         }
-        let answer = self.books.evict(id);
-        let tokens_lost = self.remember(answer)?;
-        self.draft.preemptions.push(Preemption { request: id, cause, tokens_lost });
-        Ok(())
     }
 
     /// The time of the step as planned so far, by the run's cost model; `None` without one.

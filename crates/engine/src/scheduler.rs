@@ -15,7 +15,8 @@ pub trait Scheduler: Send {
     fn observe(&mut self, event: Event<'_>);
 
     /// Plans the next step through the checked transaction `plan`. A plan that runs nothing
-    /// waits; [`Wake`] says until when. A refusal that the policy did not expect may be let out
+    /// waits; [`Wake`] says until when. One that only preempts or rejects is followed by another
+    /// at once. A refusal that the policy did not expect may be let out
     /// with `?`: it ends the run with an error that names the policy, the step and the numbers.
     fn plan(&mut self, plan: &mut Planner<'_>) -> Result<Wake, Refused>;
 }
@@ -30,7 +31,7 @@ pub enum Event<'a> {
     Stepped(&'a StepRecord),
     /// A sequence generated its last token; its blocks are free.
     Finished(RequestId),
-    /// A sequence was given up or withdrawn; its blocks are free.
+    /// A sequence was rejected by the policy, or withdrawn; its blocks are free.
     Aborted(RequestId),
 }
 
@@ -64,7 +65,7 @@ impl View<'_> {
         self.0.request.prompt_tokens
     }
 
-    /// The cap on its output that the client sent.
+    /// The most output tokens it may get: the cap that the client sent, or what fits the context.
     pub fn max_tokens(&self) -> u32 {
         self.0.request.max_tokens
     }
@@ -89,7 +90,8 @@ impl View<'_> {
         self.0.pending()
     }
 
-    /// Whether only its newest token is left to run: it decodes.
+    /// Whether only its newest token is left to run: it decodes. So does a sequence that was
+    /// preempted and has recomputed all but that.
     pub fn is_decoding(&self) -> bool {
         self.0.generated > 0 && self.0.target() - self.0.computed == 1
     }

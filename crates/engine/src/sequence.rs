@@ -121,8 +121,7 @@ impl Sequence {
 
     /// Makes room for the blocks and tokens that it may come to, so that no step has to.
     pub(crate) fn reserve(&mut self, limits: &Limits) {
-        let longest = self.request.prompt_tokens.saturating_add(self.request.max_tokens);
-        let longest = longest.min(limits.max_model_len);
+        let longest = self.request.total_tokens();
         let more = |longest: u32, len: usize| (longest as usize).saturating_sub(len);
         self.blocks.reserve_exact(more(limits.blocks_for(longest), self.blocks.len()));
         // In virtual time there are no token ids.

@@ -199,6 +199,9 @@ impl CandleExecutor {
     }
 }
 
+/// So often a loop that waits for the next arrival can see that it is to stop.
+const LONGEST_SLEEP: Duration = Duration::from_millis(100);
+
 /// What follows the forward pass, as operators.
 pub(crate) fn push_host_operators(
     forwarded_at: Timestamp,
@@ -261,7 +264,7 @@ impl Executor for CandleExecutor {
             return Ok(true);
         }
         if let Some(until) = until {
-            std::thread::sleep(until.since(self.now()));
+            std::thread::sleep(until.since(self.now()).min(LONGEST_SLEEP));
         }
         Ok(false)
     }

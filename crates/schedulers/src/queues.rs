@@ -1,4 +1,5 @@
 use std::collections::VecDeque;
+use std::fmt;
 
 use metron_engine::{Event, Planner, Refused};
 use metron_trace::{PreemptionCause, RequestId};
@@ -43,12 +44,13 @@ impl Queues {
         }
     }
 
-    /// Preempts the newest that runs, to the head of those who wait.
-    pub fn preempt_newest(&mut self, plan: &mut Planner<'_>) -> Result<RequestId, Refused> {
-        let victim = self.running.pop().expect("the caller is running");
-        plan.preempt(victim, PreemptionCause::OutOfBlocks)?;
-        self.waiting.push_front(victim);
-        Ok(victim)
+    /// Gives the next that waits up, for a reason that the user is told.
+    pub fn reject_next(
+        &mut self,
+        plan: &mut Planner<'_>,
+        reason: impl fmt::Display,
+    ) -> Result<(), Refused> {
+        self.waiting.pop_front().map_or(Ok(()), |id| plan.reject(id, reason))
     }
 
     /// Plans one token for every running sequence that has one pending.
@@ -62,9 +64,9 @@ impl Queues {
     }
 
     /// Admits who waits, as long as slots and blocks for the longest sequence are free, and runs
-    /// their whole prompts.
+    /// their whole prompts. In a pool that is smaller than the context one alone has it all.
     pub fn start_reserving_whole_length(&mut self, plan: &mut Planner<'_>) -> Result<(), Refused> {
-        let whole_length = plan.limits().max_model_len;
+        let whole_length = plan.limits().longest_sequence();
         while let Some(id) = self.next_waiting() {
             if plan.admit(id, whole_length, 0).is_err() {
                 break;
@@ -75,21 +77,42 @@ impl Queues {
         Ok(())
     }
 
-    /// Plans one token for `id`, preempting the newest as long as no block is free: vLLM v0's
-    /// `can_append_slot`, which wants one even if `id` has room left in its last. False if `id`
-    /// itself was the newest and was preempted.
+    /// Plans one token for `id`, preempting those that came after it, the newest first, as long as
+    /// no block is free: vLLM v0's `can_append_slot`, which wants one even if `id` has room left in
+    /// its last.
+    ///
+    /// `id` itself is preempted only if it can't run: in the sources it goes for want of a free
+    /// block too, so a sequence that has the pool to itself recomputes everything for each token
+    /// of its last block.
     pub fn decode_or_preempt(
         &mut self,
         plan: &mut Planner<'_>,
         id: RequestId,
-    ) -> Result<bool, Refused> {
+    ) -> Result<(), Refused> {
         while plan.free_blocks() < 1 {
-            if self.preempt_newest(plan)? == id {
-                return Ok(false);
-            }
+            let Some(victim) = self.newest_after(plan, id) else { break };
+            self.preempt(plan, victim)?;
         }
-        plan.run(id, 1)?;
-        Ok(true)
+        match plan.run(id, 1) {
+            Err(Refused::Blocks { .. }) => self.preempt(plan, id),
+            answer => answer.map(|_| ()),
+        }
+    }
+
+    /// The newest that came after `id` and is in no batch in flight.
+    fn newest_after(&self, plan: &Planner<'_>, id: RequestId) -> Option<RequestId> {
+        let is_idle = |id| plan.view(id).is_some_and(|view| !view.is_in_flight());
+        let mut newer = self.running.iter().rev().copied().take_while(|newer| *newer > id);
+        newer.find(|newer| is_idle(*newer))
+    }
+
+    /// Preempts one that runs, to its place among those who wait.
+    fn preempt(&mut self, plan: &mut Planner<'_>, id: RequestId) -> Result<(), Refused> {
+        plan.preempt(id, PreemptionCause::OutOfBlocks)?;
+        self.running.retain(|running| *running != id);
+        let at = self.waiting.partition_point(|waiting| *waiting < id);
+        self.waiting.insert(at, id);
+        Ok(())
     }
 }
 

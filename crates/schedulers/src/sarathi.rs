@@ -7,14 +7,18 @@ use crate::queues::{Queues, can_decode, can_run, prompt_of, watermark};
 /// Sarathi-Serve: stall-free batching with chunked prefills.
 ///
 /// *Order* first come, first served; a preempted sequence goes to the head. *Admission* blocks for
-/// the whole prompt, leaving 1 % of the pool free. *Packing* a token of every decoding sequence,
-/// then chunks of prefills that have begun, then of new ones, until the step has `token_budget`
-/// tokens: no prefill is ever large enough to stall the decodes in its step. *Victim* the newest,
-/// by recomputation.
+/// the whole prompt, leaving 1 % of the pool free unless nothing runs. *Packing* a token of every
+/// decoding sequence, then chunks of prefills that have begun, then of new ones, until the step has
+/// `token_budget` tokens: no prefill is ever large enough to stall the decodes in its step. *Victim*
+/// the newest, by recomputation.
 ///
 /// Source: Sarathi-Serve (Agrawal et al., OSDI'24), section 4.2 and Algorithm 3;
-/// `sarathi_scheduler.py`. Departure: where decodes alone exceed the budget the source computes a
-/// negative chunk; here nothing is left of the budget.
+/// `sarathi_scheduler.py`. Departures: where decodes alone exceed the budget the source computes a
+/// negative chunk; here nothing is left of the budget. A prompt that needs more than 99 % of the pool
+/// waits for ever in the source; here it is admitted when nothing runs that blocks could be kept
+/// free for. A sequence that has room left in its last block is not preempted for its own sake
+/// ([`Queues::decode_or_preempt`]). A recomputation whose last chunk is a single position ends with
+/// a decode, outside of the budget.
 #[derive(Debug)]
 pub struct Sarathi {
     options: SarathiOptions,
@@ -72,7 +76,8 @@ impl Sarathi {
 
     fn next_to_start(&self, plan: &mut Planner<'_>) -> Option<RequestId> {
         let id = self.queues.next_waiting().filter(|_| self.budget_left(plan) > 0)?;
-        plan.admit(id, prompt_of(plan, id), watermark(plan)).is_ok().then_some(id)
+        let keep_free = if self.queues.running().is_empty() { 0 } else { watermark(plan) };
+        plan.admit(id, prompt_of(plan, id), keep_free).is_ok().then_some(id)
     }
 }
 

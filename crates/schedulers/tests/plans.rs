@@ -2,7 +2,7 @@
 //!
 //! Every step takes 10 ms, whatever is in it, so a plan says when things happened. A plan is
 //! written as `request:tokens@context`, with `!request` for a preemption before it and `*` behind
-//! recomputed positions.
+//! recomputed positions; a rejection stands between them with its reason.
 
 use std::time::Duration;
 
@@ -38,6 +38,11 @@ impl StepObserver for Plans {
             format!("{}:{}@{}{recomputed}", w.request.0, w.tokens, w.context)
         });
         self.0.push(preempted.chain(work).collect::<Vec<_>>().join(" "));
+        Ok(())
+    }
+
+    fn rejected(&mut self, id: RequestId, reason: &str) -> Result<(), ObserverError> {
+        self.0.push(format!("no {}: {reason}", id.0));
         Ok(())
     }
 }
@@ -161,6 +166,55 @@ fn vllm_v0_keeps_one_percent_of_the_pool_free_when_it_admits() {
     let arrivals: Vec<Arrival> = (0..25).map(|_| (0, 16 - 1, 1)).collect();
     let first: Vec<String> = (0..24).map(|id| format!("{id}:15@0")).collect();
     check("vllm", limits(100, 99), &arrivals, &[&first.join(" "), "24:15@0"]);
+}
+
+/// A sequence that has the whole pool to itself keeps it to its end: there is room in its last
+/// block, though no block is free.
+const ALONE_IN_FOUR_BLOCKS: [&str; 7] =
+    ["0:1@8", "0:1@9", "0:1@10", "0:1@11", "0:1@12", "0:1@13", "0:1@14"];
+
+#[test]
+fn vllm_v0_lets_a_sequence_fill_the_pool() {
+    let expected = [&["0:8@0"], &ALONE_IN_FOUR_BLOCKS[..]].concat();
+    check("vllm-v0", limits(4, 1), &[(0, 8, 8)], &expected);
+}
+
+#[test]
+fn sarathi_lets_a_sequence_fill_the_pool() {
+    // With a budget of 7, recomputing 15 positions would end with a chunk of a single one.
+    let chunked = [&["0:7@0", "0:1@7"], &ALONE_IN_FOUR_BLOCKS[..]].concat();
+    check("sarathi:token_budget=7", limits(4, 1), &[(0, 8, 8)], &chunked);
+    let whole = [&["0:8@0"], &ALONE_IN_FOUR_BLOCKS[..]].concat();
+    check("sarathi", limits(4, 1), &[(0, 8, 8)], &whole);
+}
+
+/// 100 blocks, 1 of them the watermark, and a prompt that takes all.
+const WHOLE_POOL: Limits =
+    Limits { block_size: 1, num_blocks: 100, max_num_seqs: 8, max_model_len: 200 };
+
+#[test]
+fn vllm_v0_rejects_a_prompt_that_can_never_leave_the_watermark_free() {
+    let reason = "no 0: its 100 tokens need 100 KV blocks, and 1 (1 %) are to be left free, but \
+                  the pool has 100; give it more blocks";
+    check("vllm-v0", WHOLE_POOL, &[(0, 100, 1), (0, 99, 1)], &[reason, "1:99@0"]);
+}
+
+#[test]
+fn sarathi_keeps_no_watermark_free_when_nothing_runs() {
+    check(
+        "sarathi:token_budget=64",
+        WHOLE_POOL,
+        &[(0, 100, 1), (0, 4, 1)],
+        &["0:64@0", "0:36@64", "1:4@0"],
+    );
+}
+
+#[test]
+fn a_pool_smaller_than_the_context_is_reserved_whole() {
+    let small = limits(3, 8);
+    let expected = ["0:5@0", "0:1@5", "1:3@0"];
+    check("static", small, &[(0, 5, 2), (0, 3, 1)], &expected);
+    check("orca", small, &[(0, 5, 2), (0, 3, 1)], &expected);
 }
 
 #[test]

@@ -66,9 +66,14 @@ impl CostModel for AffineCost {
         let features = Self::features(work);
         let ns: f64 = self.coefficients().iter().zip(features).map(|(c, x)| c * x).sum();
         // Never zero: virtual time must move.
-        Duration::try_from_secs_f64(ns / 1e9).unwrap_or_default().max(Duration::from_nanos(1))
+        Duration::try_from_secs_f64(ns.clamp(1.0, MOST_NS) / 1e9).unwrap_or(LONGEST_STEP)
     }
 }
+
+/// The longest step: eleven days. Costs above it are none.
+const LONGEST_STEP: Duration = Duration::from_secs(1_000_000);
+/// The same in nanoseconds.
+const MOST_NS: f64 = 1e15;
 
 /// A cost model as a data file holds it: where its numbers come from, and one affine model for
 /// each range of step sizes.
@@ -83,15 +88,76 @@ pub struct CostFile {
     pub pieces: Vec<Piece>,
 }
 
-/// The model for steps of some sizes.
+/// The model for steps of some sizes; in a file one table with all the numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(from = "PieceTable", into = "PieceTable")]
 pub struct Piece {
     /// The largest step it is for, in tokens; the last piece has none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub up_to_tokens: Option<u32>,
     /// Its costs.
-    #[serde(flatten)]
     pub cost: AffineCost,
+}
+
+/// A piece as a file has it.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PieceTable {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    up_to_tokens: Option<u32>,
+    step_ns: f64,
+    prefill_token_ns: f64,
+    decode_token_ns: f64,
+    prefill_context_ns: f64,
+    decode_context_ns: f64,
+}
+
+impl From<PieceTable> for Piece {
+    fn from(table: PieceTable) -> Self {
+        let cost = AffineCost {
+            step_ns: table.step_ns,
+            prefill_token_ns: table.prefill_token_ns,
+            decode_token_ns: table.decode_token_ns,
+            prefill_context_ns: table.prefill_context_ns,
+            decode_context_ns: table.decode_context_ns,
+        };
+        Self { up_to_tokens: table.up_to_tokens, cost }
+    }
+}
+
+impl From<Piece> for PieceTable {
+    fn from(piece: Piece) -> Self {
+        let [step_ns, prefill_token_ns, decode_token_ns, prefill_context_ns, decode_context_ns] =
+            piece.cost.coefficients();
+        Self {
+            up_to_tokens: piece.up_to_tokens,
+            step_ns,
+            prefill_token_ns,
+            decode_token_ns,
+            prefill_context_ns,
+            decode_context_ns,
+        }
+    }
+}
+
+impl Piece {
+    /// Checks that no step of `from` tokens or more takes less than nothing, or longer than the
+    /// longest.
+    fn check(&self, from: u32) -> Result<(), String> {
+        let [step_ns, per_unit @ ..] = self.cost.coefficients();
+        let is_cost = |ns: f64| (0.0..=MOST_NS).contains(&ns);
+        if let Some(ns) = per_unit.into_iter().find(|ns| !is_cost(*ns)) {
+            return Err(format!("{ns:e} ns of a token or a position; it takes 0 to 1e15 ns"));
+        }
+        // The shortest step: the fewest tokens, of the cheaper kind, behind no context.
+        let token_ns = self.cost.prefill_token_ns.min(self.cost.decode_token_ns);
+        let shortest = step_ns + f64::from(from) * token_ns;
+        if !is_cost(shortest) || step_ns > MOST_NS {
+            return Err(format!(
+                "{shortest:e} ns of a step of {from} tokens; it takes 0 to 1e15 ns"
+            ));
+        }
+        Ok(())
+    }
 }
 
 /// Why a file is no cost model.
@@ -122,11 +188,12 @@ impl CostFile {
                         have"
                 .to_owned());
         }
-        let all = self.pieces.iter().flat_map(|piece| piece.cost.coefficients());
-        match all.into_iter().find(|ns| !ns.is_finite()) {
-            Some(ns) => Err(format!("a cost of {ns} ns; costs must be finite")),
-            None => Ok(()),
+        let mut from = 1;
+        for (piece, number) in self.pieces.iter().zip(1..) {
+            piece.check(from).map_err(|cause| format!("piece {number}: {cause}"))?;
+            from = piece.up_to_tokens.map_or(from, |last| last.saturating_add(1));
         }
+        Ok(())
     }
 }
 
@@ -135,5 +202,68 @@ impl CostModel for CostFile {
         let tokens: u32 = work.iter().map(|w| w.tokens).sum();
         let fits = |piece: &&Piece| piece.up_to_tokens.is_none_or(|most| tokens <= most);
         self.pieces.iter().find(fits).map_or(Duration::ZERO, |piece| piece.cost.step_time(work))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use metron_trace::RequestId;
+
+    use super::*;
+
+    const TABLES: &str = "name = \"a\"\nsource = \"b\"\n\n[[pieces]]\nup_to_tokens = 64\n\
+        step_ns = 640.0\nprefill_token_ns = 0.0\ndecode_token_ns = 0.0\n\
+        prefill_context_ns = 0.0\ndecode_context_ns = 0.0\n\n[[pieces]]\nstep_ns = -10.0\n\
+        prefill_token_ns = 10.0\ndecode_token_ns = 10.0\nprefill_context_ns = 2.0\n\
+        decode_context_ns = 3.0\n";
+
+    fn parse(text: &str) -> Result<CostFile, String> {
+        let file: CostFile = toml::from_str(text).map_err(|error| error.to_string())?;
+        file.check().map(|()| file)
+    }
+
+    #[test]
+    fn a_file_is_read_as_it_was_written() {
+        let file = parse(TABLES).expect("it is fine");
+        assert_eq!(toml::to_string(&file).expect("it can be written"), TABLES);
+    }
+
+    #[test]
+    fn keys_that_nobody_reads_are_refused() {
+        for key in ["up_to_token = 5", "nonsense = 3"] {
+            let error = parse(&format!("{TABLES}{key}\n")).expect_err("it is no key");
+            assert!(error.contains("unknown field"), "{error}");
+        }
+    }
+
+    #[test]
+    fn costs_below_nothing_or_beyond_the_longest_step_are_refused() {
+        let check = |from, to, expected| {
+            assert!(TABLES.contains(from));
+            assert_eq!(
+                parse(&TABLES.replace(from, to)),
+                Err::<CostFile, _>(String::from(expected))
+            );
+        };
+        let step = "piece 1: -1e9 ns of a step of 1 tokens; it takes 0 to 1e15 ns";
+        check("step_ns = 640.0", "step_ns = -1e9", step);
+        let step = "piece 1: 1e300 ns of a step of 1 tokens; it takes 0 to 1e15 ns";
+        check("step_ns = 640.0", "step_ns = 1e300", step);
+        // Behind 64 tokens of 10 ns: below 0 only beyond that.
+        let step = "piece 2: -1e0 ns of a step of 65 tokens; it takes 0 to 1e15 ns";
+        check("step_ns = -10.0", "step_ns = -651.0", step);
+        let token = "piece 2: -1e0 ns of a token or a position; it takes 0 to 1e15 ns";
+        check("decode_context_ns = 3.0", "decode_context_ns = -1.0", token);
+        check("decode_context_ns = 3.0", "decode_context_ns = nan", &token.replace("-1e0", "NaN"));
+    }
+
+    #[test]
+    fn a_step_too_long_to_count_is_the_longest() {
+        let cost = AffineCost { decode_context_ns: MOST_NS, ..AffineCost::default() };
+        let kind = WorkKind::Decode;
+        let work = Work { request: RequestId(0), context: u32::MAX, tokens: 1, kind };
+        assert_eq!(cost.step_time(&[work]), LONGEST_STEP);
+        let nothing = AffineCost { step_ns: -5.0, ..AffineCost::default() };
+        assert_eq!(nothing.step_time(&[]), Duration::from_nanos(1));
     }
 }

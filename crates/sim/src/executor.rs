@@ -5,7 +5,7 @@ use metron_trace::{RequestId, Timestamp};
 
 /// Runs batches in virtual time: a batch takes as long as the cost model says, and waiting sets
 /// the clock. No policy or observer can tell, and no machine's clock is read, so a run is the same
-/// every time.
+/// every time. It runs one batch at a time: a batch submitted while another is in flight waits.
 #[derive(Debug)]
 pub struct SimExecutor<C> {
     cost_model: C,
@@ -35,8 +35,8 @@ impl<C: CostModel> Executor for SimExecutor<C> {
 
     fn submit(&mut self, batch: &Batch<'_>) -> Result<(), ExecutorError> {
         let mut flight = self.spare.pop().unwrap_or_default();
-        flight.started_at = self.now;
-        flight.ended_at = self.now + self.cost_model.step_time(batch.work());
+        flight.started_at = self.in_flight.back().map_or(self.now, |before| before.ended_at);
+        flight.ended_at = flight.started_at + self.cost_model.step_time(batch.work());
         flight.samples.clear();
         flight.samples.extend(batch.items().iter().filter(|i| i.samples).map(|i| i.request));
         self.in_flight.push_back(flight);

@@ -162,6 +162,12 @@ impl Limits {
     pub const fn blocks_for(&self, tokens: u32) -> u32 {
         tokens.div_ceil(self.block_size)
     }
+
+    /// The most positions that one sequence can have: the context, or the whole KV pool if that is
+    /// smaller.
+    pub fn longest_sequence(&self) -> u32 {
+        self.max_model_len.min(self.num_blocks.saturating_mul(self.block_size))
+    }
 }
 
 /// What was measured on the system under test, in isolation, before the run.

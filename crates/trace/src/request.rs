@@ -36,7 +36,8 @@ pub struct Request {
     /// The true output length, which only the engine sees: exactly so many tokens are generated
     /// and an end-of-sequence token does not stop it. `None`: until end of sequence or `max_tokens`.
     pub output_tokens: Option<u32>,
-    /// The cap on output tokens that the client sent; what a policy may know of the length.
+    /// The cap on output tokens that the client sent; what a policy may know of the length. Where
+    /// it sent none, or more than fits the context, the engine makes it what fits.
     pub max_tokens: u32,
     /// The class the request belongs to (an index into the workload's classes); 0 if there is one.
     pub class: u32,
@@ -49,10 +50,17 @@ pub struct Request {
 }
 
 impl Request {
-    /// The most tokens the request can come to hold, prompt and output together: its true length
-    /// where that is known, else its cap.
+    /// [`max_tokens`](Self::max_tokens) of a client that sent no cap.
+    pub const NO_CAP: u32 = u32::MAX;
+
+    /// The most output tokens it can get: its true length where that is known, else its cap.
+    pub fn most_output_tokens(&self) -> u32 {
+        self.output_tokens.unwrap_or(self.max_tokens)
+    }
+
+    /// The most tokens it can come to hold, prompt and output together.
     pub fn total_tokens(&self) -> u32 {
-        self.prompt_tokens.saturating_add(self.output_tokens.unwrap_or(self.max_tokens))
+        self.prompt_tokens.saturating_add(self.most_output_tokens())
     }
 }
 

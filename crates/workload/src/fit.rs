@@ -20,7 +20,8 @@ pub enum TooLong {
 impl Workload {
     /// (prompt, output) lengths of all requests.
     pub fn lengths(&self) -> Vec<(u32, u32)> {
-        self.requests.iter().map(|request| (request.prompt_tokens, request.max_tokens)).collect()
+        let lengths = |request: &Request| (request.prompt_tokens, request.most_output_tokens());
+        self.requests.iter().map(lengths).collect()
     }
 
     /// The longest request, prompt and output together.
@@ -76,17 +77,19 @@ impl Workload {
             limit,
             longest: longest.map_or(0, |request| request.id.0),
             prompt_tokens: longest.map_or(0, |request| request.prompt_tokens),
-            output_tokens: longest.map_or(0, |request| request.max_tokens),
+            output_tokens: longest.map_or(0, Request::most_output_tokens),
         }
     }
 }
 
 /// Cuts a request to `limit` tokens: the prompt's beginning first, and then the output.
 fn truncate(request: &mut Request, prompt: &mut Vec<u32>, limit: u32) {
-    let output = request.max_tokens.min(limit - 1);
+    let output = request.most_output_tokens().min(limit - 1);
     let kept = request.prompt_tokens.min(limit - output);
     prompt.drain(..prompt.len().saturating_sub(kept as usize));
     request.prompt_tokens = kept;
-    request.max_tokens = output;
-    request.output_tokens = request.output_tokens.map(|_| output);
+    match &mut request.output_tokens {
+        Some(length) => *length = output,
+        None => request.max_tokens = output,
+    }
 }

@@ -67,7 +67,7 @@ pub fn generate(
             arrived_at,
             prompt_tokens,
             output_tokens: (!spec.stop_at_eos).then_some(output_tokens),
-            max_tokens: output_tokens,
+            max_tokens: if spec.stop_at_eos { output_tokens } else { Request::NO_CAP },
             class: class as u32,
             priority: spec.classes[class].priority,
             deadlines: None,

@@ -47,7 +47,9 @@ pub struct WorkloadSpec {
     /// Sampling temperature; 0 is greedy.
     #[serde(default)]
     pub temperature: f32,
-    /// End a request at an end-of-sequence token, rather than at its drawn length.
+    /// End a request at an end-of-sequence token: the drawn length is then the cap that its client
+    /// sends, which a policy sees. Otherwise it ends at its drawn length, its client sends no cap,
+    /// and a policy can't know the length.
     #[serde(default)]
     pub stop_at_eos: bool,
 }

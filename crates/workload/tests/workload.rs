@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::path::Path;
 
+use metron_trace::Request;
 use metron_workload::{
     Arrivals, Class, Lengths, Prompts, TooLong, Vocabulary, WorkloadError, WorkloadSpec, generate,
 };
@@ -107,6 +108,19 @@ proptest! {
             prop_assert_eq!(request.prompt_tokens as usize, prompt.len());
         }
     }
+}
+
+/// A policy sees the cap, so it must not be what was drawn.
+#[test]
+fn a_drawn_length_is_a_cap_only_where_an_end_of_sequence_token_may_come_before_it() {
+    let make = |stop_at_eos| {
+        let spec = WorkloadSpec { stop_at_eos, ..spec(2.0) };
+        generate(&spec, &vocabulary(), 1, 0).expect("the spec is fine")
+    };
+    let (drawn, capped) = (make(false), make(true));
+    assert_eq!(drawn.lengths(), capped.lengths());
+    assert!(drawn.requests.iter().all(|request| request.max_tokens == Request::NO_CAP));
+    assert!(capped.requests.iter().all(|request| request.output_tokens.is_none()));
 }
 
 #[test]

@@ -11,7 +11,7 @@ use metron_sim::CostFile;
 use metron_trace::{Header, Origin, RequestId, Work, WorkKind};
 use metron_workload::{Vocabulary, WorkloadSpec};
 
-use super::experiment::{Session, System, check_fits, fitting, header};
+use super::experiment::{Session, System, check_fits, header};
 use super::lab_failure;
 use crate::args::{CapacityArgs, ExperimentArgs};
 use crate::conditions::MachineWatch;
@@ -168,7 +168,7 @@ impl Search<'_> {
         progress: &mut Progress,
     ) -> Result<Found, Failure> {
         let spec = self.spec()?;
-        let fits = fitting(rig.limits());
+        let fits = rig.limits().longest_sequence();
         let too_long = self.prepared.experiment.too_long;
         let workload = |rate: f64, replicate: u32| {
             let mut spec = spec.clone();

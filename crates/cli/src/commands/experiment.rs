@@ -203,12 +203,7 @@ pub(super) fn check_fits(
     seed: u64,
 ) -> Result<(), Failure> {
     let mut workload = draw(spec, &Vocabulary::default(), seed, 0)?;
-    workload.fit(fitting(limits), experiment.too_long).or_fail(Kind::Input)
-}
-
-/// The most tokens of a request that the context and the whole KV pool can hold.
-pub(super) fn fitting(limits: Limits) -> u32 {
-    limits.max_model_len.min(limits.num_blocks.saturating_mul(limits.block_size))
+    workload.fit(limits.longest_sequence(), experiment.too_long).or_fail(Kind::Input)
 }
 
 /// What prompts are made of: the tokenizer's ordinary tokens, or a text.
@@ -281,7 +276,7 @@ fn run_all(
         let error = anyhow::anyhow!("the experiment was prepared without a workload");
         return Err(Failure { kind: Kind::Internal, error });
     };
-    let fits = fitting(rig.limits());
+    let fits = rig.limits().longest_sequence();
     let draw_fitting = |replicate: u32| {
         let mut workload = draw(spec, &system.vocabulary, header.seed, replicate)?;
         workload.fit(fits, prepared.experiment.too_long).or_fail(Kind::Input)?;

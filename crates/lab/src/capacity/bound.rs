@@ -235,7 +235,8 @@ fn allowed(objective: &Objective, n: usize) -> usize {
 /// How many requests may violate an objective on the pace: of those on gaps, each that does has
 /// at least one gap above it.
 fn allowed_of_pace(pace: &Objective, requests: &[&Request]) -> usize {
-    let gaps = requests.iter().map(|request| request.max_tokens.saturating_sub(1) as usize);
+    let gaps =
+        requests.iter().map(|request| request.most_output_tokens().saturating_sub(1) as usize);
     match pace.metric {
         Bounded::Tbt => allowed(pace, gaps.sum()),
         _ => allowed(pace, gaps.filter(|gaps| *gaps > 0).count()),

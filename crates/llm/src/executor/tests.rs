@@ -29,6 +29,15 @@ fn waiting_with_nothing_in_flight_takes_until_the_instant_and_gives_nothing() {
     assert!(!executor.next_outcome(Some(Timestamp::ZERO), &mut Outcome::default()).unwrap());
 }
 
+/// Ctrl-C is seen while the next request is far away: the loop asks in between.
+#[test]
+fn a_long_wait_is_cut_into_short_ones() {
+    let mut executor = tiny_executor(POOL).unwrap();
+    let until = executor.now() + Duration::from_secs(3600);
+    assert!(!executor.next_outcome(Some(until), &mut Outcome::default()).unwrap());
+    assert!(executor.now() < until, "it has not slept for an hour");
+}
+
 #[test]
 fn a_restart_sets_the_clock_back() {
     let mut executor = tiny_executor(POOL).unwrap();
