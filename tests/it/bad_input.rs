@@ -287,6 +287,15 @@ fn outputs_that_can_not_be_written() {
     write_to("full", "full is not empty; results are never overwritten");
 }
 
+#[test]
+fn a_longer_sequence_than_the_models_context_is_refused() {
+    let dir = temporary();
+    let mut command = metron(dir.path());
+    command.args(["run", "--max-model-len", "513", "--num-prompts", "2", "--model"]);
+    let message = "positions are asked for, and tiny_llama's context is 512";
+    check(dir.path(), command.arg(tiny_model()), USAGE, message);
+}
+
 /// A limit on the size of files stands for a full disk: writes fail half-way.
 #[cfg(unix)]
 #[test]
