@@ -6,14 +6,15 @@
 use std::sync::Arc;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use metron::engine::{Engine, Submission};
+use metron::engine::{Engine, ObserverError, StepObserver, Submission, TextPiece};
 use metron::llm::hub::{HubEnvironment, LoadFormat, ModelName, ResolveOptions, Silent, resolve};
 use metron::llm::{CandleExecutor, KvPool, LoadOptions, LoadedModel, TextStreams};
 use metron::schedulers::{Defaults, Registry};
-use metron::trace::{Limits, Request, RequestId, Sampling, Timestamp};
+use metron::trace::{Limits, Request, RequestId, Sampling, StepRecord, Timestamp, Token};
 
+/// Orca reserves the longest sequence for each: room for all slots at once.
 const LIMITS: Limits =
-    Limits { block_size: 16, num_blocks: 2048, max_num_seqs: 32, max_model_len: 1040 };
+    Limits { block_size: 16, num_blocks: 32 * 65, max_num_seqs: 32, max_model_len: 65 * 16 };
 
 fn executor() -> CandleExecutor {
     let model: ModelName = "smollm2-135m-instruct".parse().expect("a card");
@@ -43,6 +44,21 @@ fn requests(batch: u32, prompt_tokens: u32, output_tokens: u32) -> Vec<Submissio
     (0..batch).map(|id| Submission { request: request(id), prompt: prompt(id) }).collect()
 }
 
+/// Holds every step of a run to one batch size.
+struct AllTogether(usize);
+
+impl StepObserver for AllTogether {
+    fn stepped(
+        &mut self,
+        step: &StepRecord,
+        _: &[Token],
+        _: &[TextPiece],
+    ) -> Result<(), ObserverError> {
+        assert_eq!(step.work.len(), self.0, "sequences in step {}", step.index);
+        Ok(())
+    }
+}
+
 fn serve(executor: &mut CandleExecutor, submissions: Vec<Submission>) {
     let defaults = Defaults { limits: LIMITS, token_budget: 1024 };
     let spec = "orca".parse().expect("a policy's name");
@@ -50,7 +66,8 @@ fn serve(executor: &mut CandleExecutor, submissions: Vec<Submission>) {
         Registry::default().build(&spec, &defaults).expect("the policy is registered");
     let engine = Engine { policy: "orca", limits: LIMITS, max_concurrency: None, cost_model: None };
     executor.restart();
-    engine.run(executor, policy.as_mut(), submissions, &mut ()).expect("the run ends");
+    let mut together = AllTogether(submissions.len());
+    engine.run(executor, policy.as_mut(), submissions, &mut together).expect("the run ends");
 }
 
 fn forward(criterion: &mut Criterion) {
@@ -58,7 +75,8 @@ fn forward(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("tokens");
     group.sample_size(10);
     for batch in [1, 8, 32] {
-        let (steps, submissions) = (16, requests(batch, 1, 17));
+        // The prompt's only token is a step like the others.
+        let (steps, submissions) = (16, requests(batch, 1, 16));
         group.throughput(Throughput::Elements(u64::from(batch * steps)));
         group.bench_function(BenchmarkId::new("decode at batch", batch), |bencher| {
             bencher.iter(|| serve(&mut executor, submissions.clone()));

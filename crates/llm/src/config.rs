@@ -55,9 +55,6 @@ pub struct ModelConfig {
     /// Whether the window is used (Qwen2 carries one and does not use it).
     #[serde(default)]
     pub use_sliding_window: Option<bool>,
-    /// Id or ids of the tokens that end a sequence.
-    #[serde(default)]
-    pub eos_token_id: Option<TokenIds>,
 }
 
 fn default_rope_theta() -> f64 {
@@ -66,16 +63,6 @@ fn default_rope_theta() -> f64 {
 
 fn silu() -> String {
     "silu".to_owned()
-}
-
-/// One id or several, as `config.json` has it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum TokenIds {
-    /// One.
-    One(u32),
-    /// Several.
-    Several(Vec<u32>),
 }
 
 /// Stretching of the rotary embedding.
@@ -267,15 +254,6 @@ impl ModelConfig {
     /// Width of a head.
     pub fn head_width(&self) -> usize {
         self.head_dim.unwrap_or(self.hidden_size / self.num_attention_heads.max(1))
-    }
-
-    /// Ids of the tokens that end a sequence.
-    pub fn eos_ids(&self) -> Vec<u32> {
-        match &self.eos_token_id {
-            None => Vec::new(),
-            Some(TokenIds::One(id)) => vec![*id],
-            Some(TokenIds::Several(ids)) => ids.clone(),
-        }
     }
 
     /// Every tensor that the model needs, by its Hugging Face name, with its shape.

@@ -15,6 +15,7 @@ use crate::operators::OperatorClock;
 use crate::plan::{BatchError, Capacity, ForwardPlan, Share};
 use crate::sampler::{SampleError, sample};
 use crate::text::TextStreams;
+use crate::threads;
 use crate::weights::LoadError;
 
 /// The size of a paged KV cache.
@@ -39,7 +40,6 @@ pub struct CandleExecutor {
     pub(crate) threads: rayon::ThreadPool,
     started: Instant,
     pub(crate) plan: ForwardPlan,
-    eos_ids: Vec<u32>,
     text: TextStreams,
     /// The batch that was run and not yet asked for.
     done: Option<Outcome>,
@@ -49,7 +49,7 @@ pub struct CandleExecutor {
 
 impl CandleExecutor {
     /// An executor with an empty KV cache. Its clock starts now. `threads` on the CPU: `None` for
-    /// the physical cores.
+    /// the physical cores, as far as the process may use them.
     ///
     /// # Errors
     /// If the pool is empty, or larger than what is free on the device.
@@ -64,22 +64,12 @@ impl CandleExecutor {
         let (num_blocks, block_size) = (pool.num_blocks as usize, pool.block_size as usize);
         let cache = model.model.new_cache(num_blocks, block_size)?;
         let capacity = model.model.capacity(num_blocks, block_size);
-        let threads = threads.unwrap_or_else(num_cpus::get_physical);
-        let threads = rayon::ThreadPoolBuilder::new()
-            .num_threads(threads)
-            .thread_name(|index| format!("forward-{index}"))
-            .build()
-            .map_err(|error| LoadError::Device {
-                device: "cpu".to_owned(),
-                cause: format!("{threads} threads can't be started: {error}"),
-            })?;
         Ok(Self {
             cache,
             capacity,
-            threads,
+            threads: threads::pool(threads)?,
             started: clock(),
             plan: ForwardPlan::default(),
-            eos_ids: model.config().eos_ids(),
             text,
             done: None,
             spare: Outcome::default(),
@@ -180,7 +170,7 @@ impl CandleExecutor {
         let vocabulary = self.capacity.vocab_size;
         let choose = |(item, logits): (&&BatchItem, &[f32])| {
             let id = sample(logits, batch.sampling(item), item.output_index)?;
-            let is_end_of_sequence = self.eos_ids.contains(&id);
+            let is_end_of_sequence = self.model.eos_ids.contains(&id);
             Ok(SampledToken { request: item.request, id: Some(id), is_end_of_sequence })
         };
         outcome.tokens = self.threads.install(|| {

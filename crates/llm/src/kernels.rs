@@ -13,26 +13,31 @@ use crate::simd::{Lanes, WIDTH, on_widest_lanes};
 
 /// `silu(gate) * up` of `[tokens, 2 * width]` rows, a gate and an up half each: `[tokens, width]`.
 pub(crate) fn swiglu(gate_up: &[f32], width: usize) -> Vec<f32> {
+    assert!(gate_up.len().is_multiple_of(2 * width), "rows are whole");
     let rows = gate_up.par_chunks(2 * width);
-    fill(gate_up.len() / 2, width, |out| {
+    let write = |out: Chunks<'_>| {
         out.zip(rows).for_each(|(out, row)| {
             let (gate, up) = row.split_at(width);
             swiglu_row(gate, up, out);
         });
-    })
+    };
+    // SAFETY: there are as many rows of gates as of output, and each row is written whole.
+    unsafe { fill(gate_up.len() / 2, width, write) }
 }
+
+/// Memory to be written, in chunks.
+type Chunks<'a> = rayon::slice::ChunksMut<'a, MaybeUninit<f32>>;
 
 /// A vector whose every element is written by `write`, which gets it in chunks of `width`, the last
 /// one perhaps shorter. It is not zeroed before: one thread would do that alone, for as long as all
 /// threads take to compute it.
-pub(crate) fn fill(
-    len: usize,
-    width: usize,
-    write: impl FnOnce(rayon::slice::ChunksMut<'_, MaybeUninit<f32>>),
-) -> Vec<f32> {
+///
+/// # Safety
+/// `write` writes every element of every chunk.
+unsafe fn fill(len: usize, width: usize, write: impl FnOnce(Chunks<'_>)) -> Vec<f32> {
     let mut out: Vec<f32> = Vec::with_capacity(len);
     write(out.spare_capacity_mut()[..len].par_chunks_mut(width));
-    // SAFETY: every chunk has been written.
+    // SAFETY: every element has been written, as the caller promises.
     unsafe { out.set_len(len) };
     out
 }
@@ -76,14 +81,17 @@ const CHUNK: usize = 1 << 14;
 /// `x / sqrt(mean(x^2) + eps) * weight` of each row.
 pub(crate) fn rms_norm(x: &[f32], weight: &[f32], eps: f32) -> Vec<f32> {
     let width = weight.len();
+    assert!(x.len().is_multiple_of(width), "rows are whole");
     let rows = (CHUNK / width).max(1) * width;
-    fill(x.len(), rows, |out| {
+    let write = |out: Chunks<'_>| {
         out.zip(x.par_chunks(rows)).for_each(|(out, x)| {
             for (out, row) in out.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
                 rms_norm_row(row, weight, eps, out);
             }
         });
-    })
+    };
+    // SAFETY: input and output are cut alike, into whole rows, and each row is written whole.
+    unsafe { fill(x.len(), rows, write) }
 }
 
 on_widest_lanes! {
@@ -162,6 +170,18 @@ mod tests {
                 assert_near(got, want.map(|(g, u)| silu(f64::from(*g)) * f64::from(*u)));
             }
         }
+    }
+
+    #[test]
+    #[should_panic(expected = "rows are whole")]
+    fn a_norm_of_half_a_row_is_refused_before_memory_is_left_unwritten() {
+        rms_norm(&[1.0; 20], &[1.0; 8], 1e-5);
+    }
+
+    #[test]
+    #[should_panic(expected = "rows are whole")]
+    fn an_activation_of_half_a_row_is_refused_before_memory_is_left_unwritten() {
+        swiglu(&[1.0; 20], 8);
     }
 
     #[test]

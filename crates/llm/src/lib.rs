@@ -2,9 +2,11 @@
 
 mod allocator;
 mod attention;
+mod chat;
 mod config;
 mod detokenizer;
 mod dtype;
+mod eos;
 mod executor;
 mod formats;
 pub mod hub;
@@ -25,16 +27,17 @@ mod sampler;
 mod simd;
 mod tensor_cache;
 mod text;
+mod threads;
 mod tokenizer;
 mod weights;
 
-pub use config::{
-    ConfigError, Family, ModelConfig, RopeParameters, RopeScaling, RopeType, TokenIds,
-};
+pub use chat::{ChatError, ChatTemplate};
+pub use config::{ConfigError, Family, ModelConfig, RopeParameters, RopeScaling, RopeType};
 pub use detokenizer::Detokenizer;
 pub use dtype::Dtype;
+pub use eos::eos_ids;
 pub use executor::{CandleExecutor, KvPool};
-pub use load::{DeviceChoice, LoadOptions, LoadedModel, LogitsError, read_config};
+pub use load::{DeviceChoice, LoadOptions, LoadedModel, read_config};
 pub use plan::BatchError;
 pub use profile::{ProfileError, measure_roofs};
 pub use sampler::SampleError;

@@ -2,15 +2,14 @@ use std::path::Path;
 use std::str::FromStr;
 
 use candle_core::Device;
-use metron_engine::BlockId;
-use metron_trace::{ModelInfo, RequestId};
+use metron_trace::ModelInfo;
 
 use crate::config::ModelConfig;
 use crate::dtype::Dtype;
+use crate::eos::eos_ids;
 use crate::hub::{ConfigSource, ModelFiles, WeightFiles};
 use crate::model::Model;
-use crate::operators::OperatorClock;
-use crate::plan::{BatchError, ForwardPlan, Share};
+use crate::threads;
 use crate::weights::{
     DummyWeights, GgufWeights, LoadError, SafetensorsWeights, Weights, check_complete,
 };
@@ -78,10 +77,12 @@ pub struct LoadOptions {
     pub dtype: Option<Dtype>,
     /// Seed of dummy weights.
     pub seed: u64,
-    /// The longest sequence that will run; `None` for the model's own context.
+    /// The longest sequence that will run, at most the model's own context; `None` for that.
     pub max_model_len: Option<u32>,
     /// Refuse kernels whose results depend on the batch.
     pub batch_invariant: bool,
+    /// Threads that lay the weights out; `None` for the physical cores that the process may use.
+    pub threads: Option<usize>,
 }
 
 /// A model on its device, ready to run.
@@ -91,23 +92,36 @@ pub struct LoadedModel {
     pub(crate) device: Device,
     /// The number format it computes with.
     pub(crate) dtype: Dtype,
+    /// Tokens that end a sequence.
+    pub(crate) eos_ids: Vec<u32>,
     info: ModelInfo,
 }
 
 impl LoadedModel {
     /// Reads, checks and lays out a model's weights.
     pub fn load(files: &ModelFiles, options: &LoadOptions) -> Result<Self, LoadError> {
+        threads::pool(options.threads)?.install(|| Self::load_here(files, options))
+    }
+
+    /// On the threads of the pool that this runs in.
+    fn load_here(files: &ModelFiles, options: &LoadOptions) -> Result<Self, LoadError> {
         let device = options.device.open()?;
         if options.batch_invariant && !has_invariant_kernels(&device) {
             return Err(LoadError::NotBatchInvariant { device: "CUDA".to_owned() });
         }
+        // Before the weights: a GGUF file's metadata need not be in memory twice.
+        let eos_ids = eos_ids(files)?;
         let (config, weights) = open(files, options.seed)?;
         let dtype =
             options.dtype.unwrap_or_else(|| Dtype::default_of(weights.stored_dtype(), &device));
         check_dtype(dtype, &config, &device)?;
         check_complete(weights.as_ref(), &config, &files.source)?;
-        let positions =
-            options.max_model_len.map_or(config.max_position_embeddings, |len| len as usize);
+        let context = config.max_position_embeddings;
+        let positions = options.max_model_len.map_or(context, |len| len as usize);
+        if positions > context {
+            let (model, asked) = (files.id.clone(), positions as u32);
+            return Err(LoadError::BeyondContext { model, asked, context });
+        }
         let model = Model::load(&config, weights.as_ref(), dtype, &device, positions)?;
         let info = ModelInfo {
             id: files.id.clone(),
@@ -117,7 +131,7 @@ impl LoadedModel {
             sha256: files.sha256.clone(),
             dummy: files.weights == WeightFiles::Dummy,
         };
-        Ok(Self { model, device, dtype, info })
+        Ok(Self { model, device, dtype, eos_ids, info })
     }
 
     /// What the trace's header says of it.
@@ -128,21 +142,6 @@ impl LoadedModel {
     /// Its shape.
     pub fn config(&self) -> &ModelConfig {
         self.model.config()
-    }
-
-    /// The logits of the token after `token_ids`, `[vocabulary]`, by one forward pass of their own:
-    /// what a comparison with another implementation needs.
-    pub fn logits_after(&self, token_ids: &[u32]) -> Result<Vec<f32>, LogitsError> {
-        const BLOCK: usize = 16;
-        let num_blocks = token_ids.len().div_ceil(BLOCK);
-        let blocks: Vec<BlockId> = (0..num_blocks as u32).map(BlockId).collect();
-        let share =
-            Share { request: RequestId(0), token_ids, context: 0, blocks: &blocks, samples: true };
-        let mut plan = ForwardPlan::default();
-        plan.refill([share], &self.model.capacity(num_blocks, BLOCK))?;
-        let mut cache = self.model.new_cache(num_blocks, BLOCK)?;
-        let logits = self.model.forward(&plan, &mut cache, &mut OperatorClock::off())?;
-        Ok(logits.map_or(Ok(Vec::new()), |logits| logits.squeeze(0)?.to_vec1())?)
     }
 
     /// Whether the bits of a request's logits are the same whatever runs beside it, however it is
@@ -162,17 +161,6 @@ impl LoadedModel {
     pub(crate) fn activation_bytes(&self) -> usize {
         self.dtype.of_activations(&self.device).size_in_bytes()
     }
-}
-
-/// Why no logits can be computed.
-#[derive(Debug, thiserror::Error)]
-pub enum LogitsError {
-    /// The model can't run these ids.
-    #[error(transparent)]
-    Batch(#[from] BatchError),
-    /// Candle refused.
-    #[error("computing logits: {0}")]
-    Candle(#[from] candle_core::Error),
 }
 
 /// The CPU's kernels of this crate make every sum in one order; those of other devices choose

@@ -122,18 +122,20 @@ pub enum BatchError {
 }
 
 impl ForwardPlan {
-    /// A plan of a batch's shares, in the buffers of an earlier one.
+    /// A plan of a batch's shares, in the buffers of an earlier one; empty if they are refused.
     pub(crate) fn refill<'a>(
         &mut self,
         shares: impl IntoIterator<Item = Share<'a>>,
         capacity: &Capacity,
     ) -> Result<(), BatchError> {
         self.clear();
-        for share in shares {
+        let pushed = shares.into_iter().try_for_each(|share| {
             share.check(capacity)?;
             self.push(&share, capacity.block_size);
-        }
-        self.check_places()
+            Ok(())
+        });
+        // Nothing of a plan that is refused may be run: threads write to its places.
+        pushed.and_then(|()| self.check_places()).inspect_err(|_| self.clear())
     }
 
     fn clear(&mut self) {
@@ -245,7 +247,11 @@ mod tests {
     #[test]
     fn two_tokens_never_share_a_place() {
         let twice = [share(0, &[1, 2], 4), share(1, &[3], 5)];
-        let refused = ForwardPlan::default().refill(twice, &CAPACITY);
+        let mut plan = ForwardPlan::default();
+        let refused = plan.refill(twice, &CAPACITY);
         assert_eq!(refused, Err(BatchError::SharedPlace { block: 2 }));
+        assert_eq!(plan, ForwardPlan::default());
+        plan.refill([share(0, &[1, 2], 4), share(1, &[10], 0)], &CAPACITY).unwrap_err();
+        assert_eq!(plan, ForwardPlan::default());
     }
 }

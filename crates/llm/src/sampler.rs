@@ -8,7 +8,7 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SampleError {
     /// The model computed something that is no number.
-    #[error("a logit is NaN: the weights are broken, or the number format overflowed")]
+    #[error("a logit is NaN or infinite: the weights are broken, or the number format overflowed")]
     NotANumber,
     /// No token is possible.
     #[error("every logit is minus infinity: no token is possible")]
@@ -42,7 +42,7 @@ pub(crate) fn sample(logits: &[f32], sampling: &Sampling, index: u32) -> Result<
 fn greatest(logits: &[f32]) -> Result<u32, SampleError> {
     let mut best = 0;
     for (id, logit) in logits.iter().enumerate() {
-        if logit.is_nan() {
+        if logit.is_nan() || *logit == f32::INFINITY {
             return Err(SampleError::NotANumber);
         }
         if *logit > logits[best] {
@@ -123,7 +123,10 @@ mod tests {
     #[test]
     fn broken_logits_are_named() {
         let sampling = at(1.0, None, 1.0, 0);
-        assert_eq!(sample(&[0.0, f32::NAN], &sampling, 0), Err(SampleError::NotANumber));
+        for broken in [f32::NAN, f32::INFINITY] {
+            assert_eq!(sample(&[broken, 0.0], &sampling, 0), Err(SampleError::NotANumber));
+            assert_eq!(sample(&[0.0, broken], &Sampling::GREEDY, 0), Err(SampleError::NotANumber));
+        }
         let impossible = [f32::NEG_INFINITY; 3];
         assert_eq!(sample(&impossible, &sampling, 0), Err(SampleError::NothingPossible));
     }

@@ -160,7 +160,6 @@ mod tests {
     use metron_engine::BlockId;
     use metron_trace::RequestId;
 
-    const BLOCK: usize = 4;
     const BLOCKS: usize = 16;
 
     fn model() -> Model {
@@ -183,11 +182,11 @@ mod tests {
         Model::load(&config, &weights, Dtype::F32, &Device::Cpu, 64).expect("it is whole")
     }
 
-    fn tensors(model: &Model) -> KvCache {
+    fn tensors(model: &Model, block_size: usize) -> KvCache {
         let config = model.config();
         let shape = KvShape {
             num_blocks: BLOCKS,
-            block_size: BLOCK,
+            block_size,
             kv_heads: config.kv_heads(),
             head_dim: config.head_width(),
         };
@@ -197,7 +196,7 @@ mod tests {
 
     /// Two steps: a prefill and part of another, then a decode beside the rest. Blocks are out of
     /// order.
-    fn steps(model: &Model) -> [ForwardPlan; 2] {
+    fn steps(model: &Model, block_size: usize) -> [ForwardPlan; 2] {
         let ids: Vec<u32> = (0..23).map(|i| i * 7 % 50).collect();
         let (one, other) = ([5, 2, 9].map(BlockId), [1, 14, 3, 7].map(BlockId));
         let share = |token_ids, context, blocks, samples| Share {
@@ -209,7 +208,7 @@ mod tests {
         };
         let plan = |shares: [Share<'_>; 2]| {
             let mut plan = ForwardPlan::default();
-            plan.refill(shares, &model.capacity(BLOCKS, BLOCK)).expect("it fits");
+            plan.refill(shares, &model.capacity(BLOCKS, block_size)).expect("it fits");
             plan
         };
         [
@@ -222,9 +221,15 @@ mod tests {
     #[test]
     fn attention_by_tensor_operations_agrees_with_the_kernel() {
         let model = model();
-        let mut paged = model.new_cache(BLOCKS, BLOCK).expect("there is room");
-        let mut tensors = tensors(&model);
-        for plan in steps(&model) {
+        for block_size in [4, 5, 16, 33] {
+            check(&model, block_size);
+        }
+    }
+
+    fn check(model: &Model, block_size: usize) {
+        let mut paged = model.new_cache(BLOCKS, block_size).expect("there is room");
+        let mut tensors = tensors(model, block_size);
+        for plan in steps(model, block_size) {
             let logits = |cache: &mut KvCache| -> Vec<Vec<f32>> {
                 let logits =
                     model.forward(&plan, cache, &mut OperatorClock::off()).expect("it runs");

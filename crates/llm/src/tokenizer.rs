@@ -12,9 +12,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use tokenizers::DecoderWrapper;
 
-use crate::hub::{
-    ConfigSource, GENERATION_CONFIG, HubError, ModelFiles, TokenizerSource, read_json,
-};
+use crate::hub::{HubError, ModelFiles, TokenizerSource, read_json};
 
 /// Why a tokenizer can't be loaded, or can't do what it is asked.
 #[derive(Debug, thiserror::Error)]
@@ -62,26 +60,19 @@ pub struct Tokenizer {
     is_byte_level: bool,
     special_ids: BTreeSet<u32>,
     added_ids: BTreeSet<u32>,
-    eos_ids: Vec<u32>,
 }
 
 impl Tokenizer {
     /// The tokenizer of a model, if its source has one.
-    ///
-    /// The ids that end a text come from `generation_config.json`, `config.json`, the card, or the
-    /// GGUF metadata.
     pub fn open(files: &ModelFiles) -> Result<Option<Self>, TokenizerError> {
         match &files.tokenizer {
             TokenizerSource::None => Ok(None),
             TokenizerSource::Gguf(path) => Self::from_gguf(path).map(Some),
-            TokenizerSource::Json(path) => {
-                let tokenizer = Self::from_json(path)?;
-                Ok(Some(Self { eos_ids: eos_ids(&files.config)?, ..tokenizer }))
-            }
+            TokenizerSource::Json(path) => Self::from_json(path).map(Some),
         }
     }
 
-    /// Reads a `tokenizer.json`. The file does not say which ids end a text.
+    /// Reads a `tokenizer.json`.
     pub fn from_json(path: &Path) -> Result<Self, TokenizerError> {
         let mut json: Value = read_json(path, "tokenizer")?;
         let malformed = |cause: String| TokenizerError::Malformed { path: path.to_owned(), cause };
@@ -93,22 +84,17 @@ impl Tokenizer {
         }
         let load = || serde_json::from_value(json).map_err(tokenizers::Error::from);
         let inner = guarded("read its file", load).map_err(|error| malformed(error.to_string()))?;
-        Self::new(inner, Vec::new(), path)
+        Self::new(inner, path)
     }
 
     /// Reads the `tokenizer.ggml.*` metadata of a GGUF file: byte-level BPE with a pre-tokenizer
     /// that is known here.
     pub fn from_gguf(path: &Path) -> Result<Self, TokenizerError> {
-        let (inner, eos_ids) = gguf::read(path)?;
-        Self::new(inner, eos_ids, path)
+        Self::new(gguf::read(path)?, path)
     }
 
     /// Wraps a tokenizer, after a try of what has been seen to panic on files that no check covers.
-    fn new(
-        inner: tokenizers::Tokenizer,
-        eos_ids: Vec<u32>,
-        path: &Path,
-    ) -> Result<Self, TokenizerError> {
+    fn new(inner: tokenizers::Tokenizer, path: &Path) -> Result<Self, TokenizerError> {
         let added: BTreeMap<u32, bool> = inner
             .get_added_tokens_decoder()
             .into_iter()
@@ -123,7 +109,6 @@ impl Tokenizer {
                 .collect(),
             added_ids: added.into_keys().collect(),
             inner,
-            eos_ids,
         };
         let probe = tokenizer.encode(" A b\n1é 世界🙂").and_then(|ids| tokenizer.decode(&ids));
         probe.map_err(|error| TokenizerError::Malformed {
@@ -135,24 +120,22 @@ impl Tokenizer {
 
     /// The ids of a text, with what the tokenizer adds around it (a BOS token, for some models).
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
-        let encoding = guarded("encode this text", || self.inner.encode_fast(text, true))?;
+        self.ids(text, true)
+    }
+
+    /// The ids of a prompt that has everything around it already, as a chat template makes it.
+    pub fn encode_chat(&self, prompt: &str) -> Result<Vec<u32>, TokenizerError> {
+        self.ids(prompt, false)
+    }
+
+    fn ids(&self, text: &str, adds_around: bool) -> Result<Vec<u32>, TokenizerError> {
+        let encoding = guarded("encode this text", || self.inner.encode_fast(text, adds_around))?;
         Ok(encoding.get_ids().to_vec())
     }
 
     /// The text of ids. Special tokens, and ids that the tokenizer does not know, have none.
     pub fn decode(&self, ids: &[u32]) -> Result<String, TokenizerError> {
         guarded("decode these ids", || self.inner.decode(ids, true))
-    }
-
-    /// The ids that end a text, in ascending order.
-    pub fn eos_ids(&self) -> &[u32] {
-        &self.eos_ids
-    }
-
-    /// One more than the greatest id. A model's embedding may have more rows, which have no text.
-    pub fn vocab_size(&self) -> usize {
-        let greatest = self.inner.get_vocab(true).into_values().max();
-        greatest.map_or(0, |id| id as usize + 1)
     }
 
     /// The ids that prompts can be made of, in ascending order: neither special nor added, each
@@ -214,40 +197,6 @@ fn words_of(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned())
         .unwrap_or_else(|| "it panicked".to_owned())
-}
-
-/// The ids that end a text, as a model's configuration has them: `generation_config.json` goes
-/// before `config.json`.
-fn eos_ids(config: &ConfigSource) -> Result<Vec<u32>, TokenizerError> {
-    match config {
-        ConfigSource::HfConfig(path) => {
-            let generation = path.with_file_name(GENERATION_CONFIG);
-            if generation.is_file() {
-                let ids = ids_in(
-                    &read_json::<Value>(&generation, "generation configuration")?["eos_token_id"],
-                );
-                if !ids.is_empty() {
-                    return Ok(ids);
-                }
-            }
-            Ok(ids_in(&read_json::<Value>(path, "model configuration")?["eos_token_id"]))
-        }
-        ConfigSource::Card(table) => {
-            let eos = table.get("eos_token_id").and_then(|value| serde_json::to_value(value).ok());
-            Ok(eos.map_or_else(Vec::new, |value| ids_in(&value)))
-        }
-        ConfigSource::Gguf(path) => gguf::read(path).map(|(_, eos_ids)| eos_ids),
-    }
-}
-
-/// One id or a list of them.
-fn ids_in(value: &Value) -> Vec<u32> {
-    let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
-    let ids: BTreeSet<u32> = match value {
-        Value::Array(ids) => ids.iter().filter_map(id).collect(),
-        one => id(one).into_iter().collect(),
-    };
-    ids.into_iter().collect()
 }
 
 #[cfg(test)]

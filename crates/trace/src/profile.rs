@@ -32,7 +32,7 @@ pub struct Profile {
     pub shapes: Vec<ShapeProfile>,
 }
 
-/// The measured limits of a machine: no operator is faster than both allow.
+/// The measured limits of the device that computes: no operator is faster than both allow.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Roofs {
     /// Bytes a second of a STREAM triad, `a = b + s * c`, over arrays beyond the caches.

@@ -168,6 +168,11 @@ prop_compose! {
     }
 }
 
+/// A trace of nothing but steps.
+fn of_steps(steps: Vec<StepRecord>) -> Trace {
+    Trace { header: header(), requests: Vec::new(), steps, tokens: Vec::new(), ends: Vec::new() }
+}
+
 fn write(trace: &Trace, dir: &Path) {
     let mut writer = TraceWriter::create(dir, &trace.header).expect("the directory is new");
     for request in &trace.requests {
@@ -204,13 +209,7 @@ proptest! {
         keep in 0.0..1.0_f64,
     ) {
         let dir = tempfile::tempdir().unwrap();
-        let trace = Trace {
-            header: header(),
-            requests: Vec::new(),
-            steps,
-            tokens: Vec::new(),
-            ends: Vec::new(),
-        };
+        let trace = of_steps(steps);
         write(&trace, dir.path());
         let path = dir.path().join(format!("{table}.arrows"));
         let bytes = fs::read(&path).unwrap();
@@ -229,16 +228,126 @@ proptest! {
     }
 }
 
+/// Bytes of a file that are replaced: where, as a share of its length, and by what.
+fn some_bytes() -> impl Strategy<Value = Vec<(f64, u8)>> {
+    proptest::collection::vec((0.0..1.0_f64, any::<u8>()), 1..8)
+}
+
+/// Replaces bytes of a file; whether any of them is another now.
+fn alter(path: &Path, changes: &[(f64, u8)]) -> bool {
+    let written = fs::read(path).expect("it was written");
+    let mut bytes = written.clone();
+    for (at, byte) in changes {
+        #[expect(clippy::cast_sign_loss, reason = "a fraction of a length")]
+        let at = (bytes.len() as f64 * at) as usize;
+        bytes[at] = *byte;
+    }
+    fs::write(path, &bytes).expect("the disk has room");
+    bytes != written
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    /// As a killed run leaves it there are no checksums: what is read may be wrong then, but
+    /// nothing panics, and nothing asks for more memory than such a file can fill.
+    #[test]
+    fn a_damaged_table_is_refused_or_read_within_its_size(
+        trace in a_trace(),
+        table in prop::sample::select(vec!["steps", "work", "tokens", "requests", "ends"]),
+        changes in some_bytes(),
+        was_killed in any::<bool>(),
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        write(&trace, dir.path());
+        if was_killed {
+            fs::remove_file(dir.path().join("checksums.json")).unwrap();
+        }
+        let is_altered = alter(&dir.path().join(format!("{table}.arrows")), &changes);
+        let mut read = None;
+        let allocated = allocation_counter::measure(|| read = Some(TraceReader::read(dir.path())));
+        prop_assert!(allocated.bytes_max < 4 << 20, "{} bytes", allocated.bytes_max);
+        match read.unwrap() {
+            Err(StoreError::Malformed { path, .. }) => {
+                let is_named = path == dir.path().join(format!("{table}.arrows"));
+                prop_assert!(is_named, "{}", path.display());
+            }
+            Err(other) => prop_assert!(false, "{}", other),
+            Ok((read, _)) => prop_assert!(was_killed || !is_altered && read == trace),
+        }
+    }
+}
+
+#[test]
+fn a_file_that_was_changed_after_its_run_is_refused_with_what_to_do() {
+    let append = |dir: &Path| {
+        let path = dir.join("steps.arrows");
+        let bytes = [fs::read(&path).unwrap(), vec![0]].concat();
+        fs::write(path, bytes).unwrap();
+    };
+    check_refused(append, "it was damaged or changed since; copy it again, or remove checksums");
+    let spoil = |dir: &Path| fs::write(dir.join("checksums.json"), "{").unwrap();
+    check_refused(spoil, "not the checksums of a trace");
+}
+
+/// A run of so many steps of one decode each, so far apart.
+fn steps_apart(count: u64, span: Duration) -> Vec<StepRecord> {
+    let step = |index: u64| {
+        let at = |steps: u64| Timestamp::ZERO + span * u32::try_from(steps).expect("few steps");
+        let request = RequestId(0);
+        StepRecord {
+            index,
+            planned_at: at(index),
+            started_at: at(index),
+            ended_at: at(index + 1),
+            phases: Phases::default(),
+            work: vec![Work { request, context: 7, tokens: 1, kind: WorkKind::Decode }],
+            preemptions: Vec::new(),
+            blocks_used: 1,
+            blocks_free: 7,
+            num_waiting: 0,
+            num_running: 1,
+            predicted: None,
+            operators: Vec::new(),
+        }
+    };
+    (0..count).map(step).collect()
+}
+
+#[test]
+fn in_virtual_time_long_steps_make_no_larger_files_than_short_ones() {
+    let size = |span: Duration| {
+        let dir = tempfile::tempdir().unwrap();
+        write(&of_steps(steps_apart(2000, span)), dir.path());
+        fs::metadata(dir.path().join("steps.arrows")).unwrap().len()
+    };
+    let (short, long) = (size(Duration::from_micros(100)), size(Duration::from_secs(1)));
+    assert!(long < 2 * short, "{long} bytes for {short}");
+}
+
+#[test]
+fn what_was_measured_is_on_disk_when_it_has_waited_a_second() {
+    let dir = tempfile::tempdir().unwrap();
+    let measured = Header { origin: Origin::Measured, ..header() };
+    let mut writer = TraceWriter::create(dir.path(), &measured).unwrap();
+    for step in steps_apart(3, Duration::from_millis(600)) {
+        assert_eq!(writer.rows_waiting(), 2 * step.index as usize);
+        writer.append_step(&step, &[]).unwrap();
+    }
+    // The thread needs a moment.
+    let on_disk = (0..10_000).any(|_| {
+        std::thread::sleep(Duration::from_millis(1));
+        writer.rows_waiting() == 0
+    });
+    assert!(on_disk, "{} rows wait", writer.rows_waiting());
+    let (read, missing) = TraceReader::read(dir.path()).unwrap();
+    assert_eq!((read.steps.len(), missing.is_empty()), (3, false));
+    writer.finish().unwrap();
+}
+
 fn check_refused(spoil: impl FnOnce(&Path), expected: &str) {
     let dir = tempfile::tempdir().expect("a directory for the test");
-    let trace = Trace {
-        header: header(),
-        requests: Vec::new(),
-        steps: Vec::new(),
-        tokens: Vec::new(),
-        ends: Vec::new(),
-    };
-    write(&trace, dir.path());
+    write(&of_steps(Vec::new()), dir.path());
     spoil(dir.path());
     let error = TraceReader::read(dir.path()).expect_err("it is spoilt").to_string();
     assert!(error.contains(expected), "{error}");
@@ -274,6 +383,7 @@ fn a_table_of_another_kind_is_refused() {
     writer.append_end(&end).unwrap();
     writer.finish().unwrap();
     swap(dir.path()).unwrap();
+    fs::remove_file(dir.path().join("checksums.json")).unwrap();
     let error = TraceReader::read(dir.path()).unwrap_err();
     assert!(matches!(error, StoreError::Malformed { .. }), "{error}");
     assert!(error.to_string().contains("there is no column `step`"), "{error}");

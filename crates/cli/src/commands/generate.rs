@@ -3,6 +3,7 @@ use metron_engine::{
     TextPiece, Wake,
 };
 use metron_lab::Rig;
+use metron_llm::ChatTemplate;
 use metron_metrics::{Latencies, Timeline};
 use metron_trace::{EndStatus, Request, RequestId, Sampling, StepRecord, Timestamp, Token};
 
@@ -27,13 +28,7 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<(), Failure> {
     if !quiet {
         print::note(&model.files.sentence());
     }
-    let prompt = model
-        .tokenizer
-        .as_ref()
-        .ok_or_else(|| anyhow::anyhow!("the model has no tokenizer here: no text without one"))
-        .or_fail(Kind::Environment)?
-        .encode(&args.prompt)
-        .or_fail(Kind::Usage)?;
+    let prompt = prompt_ids(&model, args)?;
     let needed = (prompt.len() as u32).saturating_add(args.max_tokens);
     let context = model.config.max_position_embeddings as u32;
     if needed > context || prompt.is_empty() || args.max_tokens == 0 {
@@ -79,6 +74,26 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<(), Failure> {
             Err(Failure { kind: Kind::Interrupted, error })
         }
     }
+}
+
+/// The ids of the prompt, as it stands or as a user's message.
+fn prompt_ids(model: &ModelOnDisk, args: &GenerateArgs) -> Result<Vec<u32>, Failure> {
+    let tokenizer = model
+        .tokenizer
+        .as_ref()
+        .ok_or_else(|| anyhow::anyhow!("the model has no tokenizer here: no text without one"))
+        .or_fail(Kind::Environment)?;
+    if !args.chat {
+        return tokenizer.encode(&args.prompt).or_fail(Kind::Usage);
+    }
+    let template = ChatTemplate::open(&model.files).or_fail(Kind::Input)?;
+    let template = template.ok_or_else(|| {
+        let id = &model.files.id;
+        let error = anyhow::anyhow!("{id} has no chat template here; leave --chat out");
+        Failure { kind: Kind::Usage, error }
+    })?;
+    let prompt = template.prompt(&args.prompt).or_fail(Kind::Input)?;
+    tokenizer.encode_chat(&prompt).or_fail(Kind::Usage)
 }
 
 fn sampling(args: &GenerateArgs) -> Result<Sampling, Failure> {

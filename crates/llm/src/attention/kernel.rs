@@ -131,7 +131,9 @@ unsafe fn score<L: Lanes, const N: usize, const V: usize>(
     }
 }
 
-/// Turns a row's scores of the tile into weights; `visible` positions of it count.
+/// Turns a row's scores of the tile into weights; `visible` positions of it count. A score that is
+/// NaN or infinite makes the row's total NaN, and so its output: the maximum and the exponential
+/// would hide it.
 ///
 /// # Safety
 /// The machine has the lanes' instructions; rows, and the tile's pointers, are there.
@@ -144,17 +146,20 @@ pub(super) unsafe fn softmax_row<L: Lanes>(
 ) {
     let scores = &mut rows.scores[row * TILE..][..TILE];
     let seen = visible.next_multiple_of(WIDTH);
-    scores[visible..seen].fill(f32::NEG_INFINITY);
+    scores[visible..seen].fill(f32::MIN);
     // SAFETY: each chunk, and a row's total, is 16 floats.
     unsafe {
         let before = rows.greatest[row];
-        let tallest = scores[..seen]
-            .chunks_exact(WIDTH)
-            .map(|chunk| L::load(chunk.as_ptr()))
-            .fold(L::splat(before), |tallest, scores| tallest.max(scores));
+        let (mut tallest, mut broken) = (L::splat(before), L::splat(0.0));
+        for chunk in scores[..seen].chunks_exact(WIDTH) {
+            let scores = L::load(chunk.as_ptr());
+            tallest = tallest.max(scores);
+            // Zero times any number is zero.
+            broken = scores.mul_add(L::splat(0.0), broken);
+        }
         let greatest = tallest.greatest();
         let total_at = rows.total[row * WIDTH..][..WIDTH].as_mut_ptr();
-        let mut total = L::load(total_at);
+        let mut total = L::load(total_at).add(broken);
         if greatest > before {
             let shrink = (before - greatest).exp();
             rows.greatest[row] = greatest;
@@ -165,7 +170,7 @@ pub(super) unsafe fn softmax_row<L: Lanes>(
             let less = L::load(chunk.as_ptr()).add(L::splat(-greatest));
             less.exp().store(chunk.as_mut_ptr());
         }
-        // The exponential of minus infinity is tiny, but what is not seen counts nothing.
+        // The exponential of the least number is tiny, but what is not seen counts nothing.
         scores[visible..].fill(0.0);
         for chunk in scores[..seen].chunks_exact(WIDTH) {
             total = total.add(L::load(chunk.as_ptr()));

@@ -74,6 +74,25 @@ unsafe fn attend_on<L: Lanes>(plan: &ForwardPlan, queries: &[f32], layer: &KvLay
     output
 }
 
+/// On each kind of lanes that this machine has.
+fn on_every_kind_of_lanes(plan: &ForwardPlan, queries: &[f32], layer: &KvLayer) -> Vec<Vec<f32>> {
+    // SAFETY: portable, and the machine is asked for the others.
+    unsafe {
+        let mut outputs = vec![attend_on::<[f32; WIDTH]>(plan, queries, layer)];
+        #[cfg(target_arch = "x86_64")]
+        {
+            use std::arch::is_x86_feature_detected as has;
+            if has!("avx2") && has!("fma") {
+                outputs.push(attend_on::<crate::simd::Avx2>(plan, queries, layer));
+            }
+            if has!("avx512f") {
+                outputs.push(attend_on::<crate::simd::Avx512>(plan, queries, layer));
+            }
+        }
+        outputs
+    }
+}
+
 /// In two passes, as where operators are timed.
 fn attend(plan: &ForwardPlan, queries: &[f32], layer: &KvLayer) -> Vec<f32> {
     let mut attention = Attention::new(plan, queries, layer, HEADS);
@@ -96,20 +115,8 @@ proptest! {
         let shape = KvShape { num_blocks, block_size, kv_heads: 2, head_dim };
         let (layer, plan) = case(context, tokens, shape);
         let queries = values(tokens * HEADS * head_dim, 3);
-        // SAFETY: portable, and the machine is asked for the other.
-        let mut outputs = vec![
-            attend(&plan, &queries, &layer),
-            unsafe { attend_on::<[f32; WIDTH]>(&plan, &queries, &layer) },
-        ];
-        #[cfg(target_arch = "x86_64")]
-        if std::arch::is_x86_feature_detected!("avx2")
-            && std::arch::is_x86_feature_detected!("fma")
-        {
-            // SAFETY: it has them.
-            outputs.push(unsafe {
-                attend_on::<crate::simd::Avx2>(&plan, &queries, &layer)
-            });
-        }
+        let mut outputs = on_every_kind_of_lanes(&plan, &queries, &layer);
+        outputs.push(attend(&plan, &queries, &layer));
         for row in 0..tokens * HEADS {
             let want = plain(&plan, &queries, &layer, row);
             for output in &outputs {
@@ -117,6 +124,24 @@ proptest! {
                 for (got, want) in got.iter().zip(&want) {
                     prop_assert!((f64::from(*got) - want).abs() < 2e-5, "{got} for {want}");
                 }
+            }
+        }
+    }
+}
+
+/// Else a broken model would answer with an average of what it saw, and nobody would know.
+#[test]
+fn a_score_that_is_no_number_breaks_its_rows_output_and_no_other() {
+    let shape = KvShape { num_blocks: 7, block_size: 16, kv_heads: 2, head_dim: 16 };
+    for broken in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        let (layer, plan) = case(70, 3, shape);
+        let mut queries = values(3 * HEADS * shape.head_dim, 3);
+        // The second token's first head.
+        let row = HEADS;
+        queries[row * shape.head_dim] = broken;
+        for output in on_every_kind_of_lanes(&plan, &queries, &layer) {
+            for (at, head) in output.chunks_exact(shape.head_dim).enumerate() {
+                assert_eq!(head.iter().all(|x| x.is_nan()), at == row, "head {at}, {broken}");
             }
         }
     }

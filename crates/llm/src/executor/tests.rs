@@ -5,8 +5,7 @@ use metron_engine::{
 use metron_trace::{Limits, Request, RequestId, Sampling, StepRecord, Token};
 
 use super::*;
-use crate::config::TokenIds;
-use crate::hub::ConfigSource;
+use crate::hub::{ConfigSource, ModelFiles};
 use crate::load::LoadOptions;
 use crate::model::tests::{tiny, tiny_files};
 
@@ -125,18 +124,53 @@ fn generate(executor: &mut CandleExecutor, prompt: Vec<u32>) -> Result<Seen, Str
     end.map(|_| seen).map_err(|error| error.to_string())
 }
 
-#[test]
-fn an_end_of_sequence_token_ends_the_sequence() {
+/// Where the files that `change` makes of the tiny model's name the fourth token of a text as its
+/// end, the text ends there.
+fn check_ends(change: impl FnOnce(&mut ModelFiles, u32)) {
     let whole = generate(&mut tiny_executor(POOL).unwrap(), vec![7, 8, 9]).unwrap();
     assert_eq!(whole.ids.len(), 8);
     let mut files = tiny_files("tiny_llama");
-    let mut config = crate::load::read_config(&files).unwrap();
-    config.eos_token_id = Some(TokenIds::Several(vec![127, whole.ids[3]]));
-    files.config = ConfigSource::Card(toml::Table::try_from(config).unwrap());
+    change(&mut files, whole.ids[3]);
     let model = LoadedModel::load(&files, &LoadOptions::default()).unwrap();
     let ended = generate(&mut executor(model, POOL).unwrap(), vec![7, 8, 9]).unwrap();
     let first = whole.ids.iter().position(|id| *id == whole.ids[3]).unwrap();
     assert_eq!(ended.ids, whole.ids[..=first]);
+}
+
+#[test]
+fn an_end_of_sequence_token_ends_the_sequence() {
+    check_ends(|files, end| {
+        let config = crate::load::read_config(files).unwrap();
+        let mut table = toml::Table::try_from(config).unwrap();
+        table.insert("eos_token_id".to_owned(), vec![127, end].into());
+        files.config = ConfigSource::Card(table);
+    });
+}
+
+/// As the files of many instruction-tuned models do: the end of a turn is only in the second one.
+#[test]
+fn an_end_that_only_the_generation_config_names_ends_the_sequence() {
+    let directory = tempfile::tempdir().unwrap();
+    check_ends(|files, end| {
+        let ConfigSource::HfConfig(config) = &files.config else { panic!("it has a config.json") };
+        let copy = directory.path().join("config.json");
+        std::fs::copy(config, &copy).unwrap();
+        let generation = format!(r#"{{"eos_token_id": [127, {end}]}}"#);
+        std::fs::write(copy.with_file_name("generation_config.json"), generation).unwrap();
+        files.config = ConfigSource::HfConfig(copy);
+    });
+}
+
+#[test]
+fn sequences_beyond_the_models_context_are_refused() {
+    let load = |len| {
+        let options = LoadOptions { max_model_len: Some(len), ..LoadOptions::default() };
+        LoadedModel::load(&tiny_files("tiny_llama"), &options)
+    };
+    let context = tiny("tiny_llama", None).config().max_position_embeddings as u32;
+    assert!(load(context).is_ok());
+    let error = load(context + 1).unwrap_err().to_string();
+    assert!(error.contains(&format!("context is {context}")), "{error}");
 }
 
 #[test]

@@ -29,7 +29,7 @@ pub struct ModelFiles {
     pub weights: WeightFiles,
     /// The tokenizer.
     pub tokenizer: TokenizerSource,
-    /// The chat template's text (Jinja), not rendered here.
+    /// The chat template's text (Jinja), from the card or beside the weights.
     pub chat_template: Option<String>,
     /// SHA-256 of the weights in lower-case hexadecimal, where one file holds them and it was
     /// checked when stored.

@@ -32,7 +32,7 @@ pub use name::ModelName;
 pub use progress::{Progress, Silent};
 pub use status::{CardStatus, StoredCopy, list};
 
-pub(crate) use local::{GENERATION_CONFIG, read_json};
+pub(crate) use local::{GENERATION_CONFIG, TOKENIZER_CONFIG, read_json};
 
 use error::Refusal;
 use remote::Remote;

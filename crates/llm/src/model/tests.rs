@@ -64,19 +64,6 @@ struct Chunked<'a> {
 impl<'a> Chunked<'a> {
     fn new(model: &'a Model, num_blocks: usize, block_size: usize) -> Self {
         let cache = model.new_cache(num_blocks, block_size).unwrap();
-        Self::on(model, cache, num_blocks, block_size)
-    }
-
-    fn on_tensors(model: &'a Model, num_blocks: usize, block_size: usize) -> Self {
-        let config = model.config();
-        let (kv_heads, head_dim) = (config.kv_heads(), config.head_width());
-        let shape = KvShape { num_blocks, block_size, kv_heads, head_dim };
-        let layers = config.num_hidden_layers;
-        let cache = KvCache::tensors(shape, layers, DType::F32, &Device::Cpu).unwrap();
-        Self::on(model, cache, num_blocks, block_size)
-    }
-
-    fn on(model: &'a Model, cache: KvCache, num_blocks: usize, block_size: usize) -> Self {
         // Odd blocks backwards, then the even ones.
         let odd = (0..num_blocks as u32).rev().filter(|block| block % 2 == 1);
         let blocks = odd.chain((0..num_blocks as u32).step_by(2)).map(BlockId).collect();
@@ -153,25 +140,6 @@ fn the_default_holds_a_files_numbers_exactly() {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
-
-    /// Attention by tensor operations, which other devices use, against the kernel.
-    #[test]
-    fn the_kernel_computes_what_tensor_operations_do(
-        block_size in 1_usize..40,
-        first in 1_usize..60,
-        second in 1_usize..36,
-    ) {
-        let loaded = tiny("tiny_llama", None);
-        let ids = Reference::of("tiny_llama").ids;
-        let num_blocks = 96_usize.div_ceil(block_size);
-        let mut kernel = Chunked::new(&loaded.model, num_blocks, block_size);
-        let mut tensors = Chunked::on_tensors(&loaded.model, num_blocks, block_size);
-        for (from, to) in [(0, first), (first, first + second)] {
-            let chunk = &ids[from..to];
-            let got = kernel.run(chunk, from as u32);
-            assert_close(&got, &tensors.run(chunk, from as u32), 1e-4);
-        }
-    }
 
     /// Chunks change no bit: a sum's order does not depend on them.
     #[test]

@@ -2,6 +2,7 @@
 //! timed and not timed.
 
 mod counters;
+mod device_roofs;
 mod roofs;
 mod work;
 

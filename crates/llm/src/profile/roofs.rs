@@ -2,6 +2,7 @@ use candle_core::{Device, Tensor};
 use metron_trace::Roofs;
 use rayon::prelude::*;
 
+use super::device_roofs::{self, Sizes};
 use crate::executor::{CandleExecutor, Stopwatch};
 use crate::formats::F32;
 use crate::matmul::{Matrix, Packed};
@@ -12,9 +13,14 @@ const REPEATS: usize = 5;
 /// Rows, inputs and outputs of the matrix product: large enough that its weights are used often.
 const PRODUCT: (usize, usize, usize) = (480, 1024, 2048);
 
-/// Measures what this machine can do at most, with the threads of an executor: the best of a few
+/// Measures what an executor's device can do at most, on the CPU with its threads: the best of a few
 /// tries each.
 pub fn measure_roofs(executor: &CandleExecutor) -> Result<Roofs, candle_core::Error> {
+    let device = &executor.model.device;
+    if !device.is_cpu() {
+        let dtype = executor.model.dtype.of_activations(device);
+        return device_roofs::measure(device, dtype, Sizes::OF_A_GPU);
+    }
     executor.threads.install(|| {
         Ok(Roofs {
             triad_bytes_per_second: triad(),
@@ -79,7 +85,7 @@ fn product() -> Result<f64, candle_core::Error> {
 }
 
 /// Work a second, in the best of the tries.
-fn best_rate(work: f64, mut pass: impl FnMut()) -> f64 {
+pub(super) fn best_rate(work: f64, mut pass: impl FnMut()) -> f64 {
     let mut best: f64 = 0.0;
     for _ in 0..REPEATS {
         let mut stopwatch = Stopwatch::start();

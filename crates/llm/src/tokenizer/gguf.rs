@@ -38,13 +38,12 @@ const CONTROL: i64 = 3;
 const USER_DEFINED: i64 = 4;
 const UNUSED: i64 = 5;
 
-/// The tokenizer, and the ids that end a text.
-pub(super) fn read(path: &Path) -> Result<(tokenizers::Tokenizer, Vec<u32>), TokenizerError> {
+/// The tokenizer.
+pub(super) fn read(path: &Path) -> Result<tokenizers::Tokenizer, TokenizerError> {
     let content = content(path)?;
     let metadata = Metadata { values: &content.metadata, path };
     metadata.check_kind()?;
-    let tokenizer = metadata.tokenizer()?;
-    Ok((tokenizer, metadata.eos_ids()))
+    metadata.tokenizer()
 }
 
 fn content(path: &Path) -> Result<Content, TokenizerError> {
@@ -220,13 +219,6 @@ impl Metadata<'_> {
         let said = self.get("add_bos_token").and_then(|value| value.to_bool().ok());
         let adds_bos = said.unwrap_or(pre_tokenizer == PreTokenizer::Llama3);
         self.id("bos_token_id").filter(|_| adds_bos)
-    }
-
-    /// End of text, and end of turn where the file has it.
-    fn eos_ids(&self) -> Vec<u32> {
-        let ids: BTreeSet<u32> =
-            ["eos_token_id", "eot_token_id"].into_iter().filter_map(|key| self.id(key)).collect();
-        ids.into_iter().collect()
     }
 }
 

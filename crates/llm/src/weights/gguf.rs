@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
@@ -8,8 +9,8 @@ use candle_core::quantized::gguf_file::{Content, Value};
 use candle_core::{DType, Device, Tensor};
 
 use super::gguf_check::check_gguf;
-use super::{LoadError, ROPE_DIVISORS, Weights};
-use crate::config::{ConfigError, ModelConfig, TokenIds};
+use super::{LoadError, ROPE_DIVISORS, Weights, mismatch};
+use crate::config::{ConfigError, ModelConfig, RopeScaling, RopeType};
 use crate::dtype::StoredDtype;
 
 /// A GGUF file of the llama or qwen2 architecture.
@@ -44,10 +45,31 @@ impl GgufWeights {
     }
 
     fn architecture(&self) -> &str {
-        match self.content.metadata.get("general.architecture") {
-            Some(Value::String(name)) => name,
-            _ => "",
+        self.text("general.architecture").unwrap_or_default()
+    }
+
+    /// A text of the metadata.
+    pub(crate) fn text(&self, key: &str) -> Option<&str> {
+        match self.content.metadata.get(key)? {
+            Value::String(text) => Some(text),
+            _ => None,
         }
+    }
+
+    /// The token whose id the metadata has under this key.
+    pub(crate) fn token(&self, id_key: &str) -> Option<String> {
+        let id = whole_number(self.content.metadata.get(id_key)?)?;
+        match self.content.metadata.get("tokenizer.ggml.tokens")? {
+            Value::Array(tokens) => tokens.get(id)?.to_string().ok().cloned(),
+            _ => None,
+        }
+    }
+
+    /// End of text, and end of turn where the file has it.
+    pub(crate) fn eos_ids(&self) -> BTreeSet<u32> {
+        let keys = ["tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id"];
+        let ids = keys.into_iter().filter_map(|key| self.content.metadata.get(key));
+        ids.filter_map(whole_number).filter_map(|id| u32::try_from(id).ok()).collect()
     }
 
     /// The shape, from the metadata.
@@ -56,6 +78,7 @@ impl GgufWeights {
             |cause| LoadError::Config { source_name: self.path.display().to_string(), cause };
         let config = self.read_config().map_err(fail)?;
         config.check().map_err(fail)?;
+        self.check_understood(&config)?;
         Ok(config)
     }
 
@@ -78,7 +101,6 @@ impl GgufWeights {
         };
         let embedding = self.content.tensor_infos.get("token_embd.weight");
         let vocab_size = embedding.and_then(|info| info.shape.dims().first().copied());
-        let eos = self.content.metadata.get("tokenizer.ggml.eos_token_id").and_then(whole_number);
         Ok(ModelConfig {
             architectures: vec![family.to_owned()],
             hidden_size: number("embedding_length")?,
@@ -91,16 +113,73 @@ impl GgufWeights {
             max_position_embeddings: number("context_length")?,
             rms_norm_eps: real("attention.layer_norm_rms_epsilon")?,
             rope_theta: real("rope.freq_base").unwrap_or(10_000.0),
-            rope_scaling: None,
+            rope_scaling: self.rope_scaling(architecture)?,
             rope_parameters: None,
             hidden_act: "silu".to_owned(),
             attention_bias: false,
             mlp_bias: false,
             tie_word_embeddings: !self.content.tensor_infos.contains_key("output.weight"),
-            sliding_window: None,
+            sliding_window: number("attention.sliding_window").ok(),
             use_sliding_window: None,
-            eos_token_id: eos.map(|id| TokenIds::One(id as u32)),
         })
+    }
+
+    /// How the rotary embedding is stretched. As llama.cpp has it, stretching is linear unless the
+    /// file says otherwise, and a factor of 0 is none.
+    fn rope_scaling(&self, architecture: &str) -> Result<Option<RopeScaling>, ConfigError> {
+        let key = |field: &str| format!("{architecture}.rope.{field}");
+        match self.text(&key("scaling.type")).unwrap_or("linear") {
+            "none" => return Ok(None),
+            "linear" => {}
+            other => {
+                return Err(ConfigError::BadNumber {
+                    field: "rope.scaling.type",
+                    value: other.to_owned(),
+                    allowed: "none or linear".to_owned(),
+                });
+            }
+        }
+        let factor = [key("scaling.factor"), key("scale_linear")]
+            .iter()
+            .find_map(|key| self.content.metadata.get(key).and_then(real_number))
+            .filter(|factor| *factor != 0.0);
+        Ok(factor.map(|factor| RopeScaling {
+            rope_type: RopeType::Linear,
+            factor,
+            low_freq_factor: 1.0,
+            high_freq_factor: 1.0,
+            original_max_position_embeddings: 0,
+        }))
+    }
+
+    /// Refuses what the decoder would leave out: the logits would be wrong without a word.
+    fn check_understood(&self, config: &ModelConfig) -> Result<(), LoadError> {
+        let mut problems = Vec::new();
+        let turned = format!("{}.rope.dimension_count", self.architecture());
+        let turned = self.content.metadata.get(&turned).and_then(whole_number);
+        let width = config.head_width();
+        if let Some(turned) = turned.filter(|turned| *turned != width) {
+            problems.push(format!(
+                "the rotary embedding turns {turned} dimensions of a head's {width}, and only whole \
+                 heads are supported"
+            ));
+        }
+        if let Some(shape) = self.shape(ROPE_DIVISORS).filter(|shape| *shape != [width / 2]) {
+            problems.push(format!("rope_freqs.weight is {shape:?} and must be [{}]", width / 2));
+        }
+        let names = config.tensors();
+        let known: BTreeSet<String> =
+            names.keys().map(String::as_str).chain([ROPE_DIVISORS]).filter_map(gguf_name).collect();
+        let family = self.architecture();
+        let mut unknown: Vec<&String> =
+            self.content.tensor_infos.keys().filter(|name| !known.contains(*name)).collect();
+        unknown.sort();
+        problems.extend(
+            unknown.into_iter().map(|name| {
+                format!("{name} is not part of a {family} model as it is computed here")
+            }),
+        );
+        mismatch(&self.path.display().to_string(), problems)
     }
 
     /// Rows `[head, pair, 2]` back to `[head, 2, pair]`.
@@ -210,7 +289,7 @@ fn real_number(value: &Value) -> Option<f64> {
 mod tests {
     use super::*;
     use crate::weights::check_complete;
-    use crate::weights::gguf_file::{GgufFile, STRING, U32, entry, on_disk, string};
+    use crate::weights::gguf_file::{F32, GgufFile, STRING, U32, entry, on_disk, string};
 
     fn open(file: &GgufFile) -> Result<GgufWeights, LoadError> {
         GgufWeights::open(on_disk(&file.bytes()).path())
@@ -238,6 +317,51 @@ mod tests {
         let config = open(&GgufFile::tiny_llama()).unwrap().config().unwrap();
         assert_eq!((config.vocab_size, config.head_width(), config.kv_heads()), (12, 4, 1));
         assert!(config.tie_word_embeddings);
+    }
+
+    fn real(key: &str, value: f32) -> Vec<u8> {
+        entry(&format!("llama.{key}"), F32, &value.to_le_bytes())
+    }
+
+    fn text(key: &str, value: &str) -> Vec<u8> {
+        entry(&format!("llama.{key}"), STRING, &string(value))
+    }
+
+    #[test]
+    fn linear_stretching_is_read_under_its_new_and_its_old_name() {
+        let scaling = |entries: &[Vec<u8>]| {
+            let mut file = GgufFile::tiny_llama();
+            file.entries.extend_from_slice(entries);
+            open(&file).unwrap().config().unwrap().rope_scaling.map(|s| (s.rope_type, s.factor))
+        };
+        let (factor, linear) = (real("rope.scaling.factor", 4.0), (RopeType::Linear, 4.0));
+        assert_eq!(scaling(&[]), None);
+        assert_eq!(scaling(&[factor.clone(), text("rope.scaling.type", "linear")]), Some(linear));
+        assert_eq!(scaling(&[real("rope.scale_linear", 4.0)]), Some(linear));
+        assert_eq!(scaling(&[factor, text("rope.scaling.type", "none")]), None);
+        assert_eq!(scaling(&[real("rope.scaling.factor", 0.0)]), None);
+    }
+
+    #[test]
+    fn what_the_decoder_would_leave_out_is_refused() {
+        let refusal = |change: &dyn Fn(&mut GgufFile)| {
+            let mut file = GgufFile::tiny_llama();
+            change(&mut file);
+            let error = open(&file).and_then(|weights| weights.config()).unwrap_err().to_string();
+            error.split_once(": ").map(|(_path, cause)| cause.to_owned()).unwrap()
+        };
+        let number = |key: &str, n: u32| entry(&format!("llama.{key}"), U32, &n.to_le_bytes());
+        let refusals = [
+            refusal(&|file| file.entries.push(text("rope.scaling.type", "yarn"))),
+            refusal(&|file| file.entries.push(number("rope.dimension_count", 2))),
+            refusal(&|file| file.entries.push(number("attention.sliding_window", 8))),
+            refusal(&|file| file.add("rope_freqs", &[3])),
+            refusal(&|file| {
+                file.add("blk.0.attn_q_norm", &[4]);
+                file.add("blk.7.attn_q", &[8, 8]);
+            }),
+        ];
+        insta::assert_snapshot!(refusals.join("\n"));
     }
 
     #[test]

@@ -71,7 +71,7 @@ impl GgufFile {
     }
 
     /// Adds a tensor of consecutive numbers.
-    fn add(&mut self, name: &str, dimensions: &[u64]) {
+    pub(crate) fn add(&mut self, name: &str, dimensions: &[u64]) {
         self.data.resize(self.data.len().next_multiple_of(32), 0);
         let offset = self.data.len() as u64;
         self.tensors.push(tensor(&format!("{name}.weight"), dimensions, 0, offset));

@@ -4,7 +4,7 @@ mod dummy;
 mod gguf;
 mod gguf_check;
 #[cfg(test)]
-mod gguf_file;
+pub(crate) mod gguf_file;
 mod safetensors;
 
 use std::path::PathBuf;
@@ -13,6 +13,7 @@ use candle_core::Tensor;
 
 use crate::config::{ConfigError, ModelConfig};
 use crate::dtype::StoredDtype;
+use crate::hub::HubError;
 
 pub(crate) use dummy::DummyWeights;
 pub(crate) use gguf::GgufWeights;
@@ -69,8 +70,24 @@ pub enum LoadError {
     Mismatch {
         /// The files.
         source_name: String,
-        /// Every tensor that is missing or has another shape.
+        /// Every tensor that is missing, has another shape, or is not known.
         problems: String,
+    },
+    /// A file beside the weights can't be read.
+    #[error(transparent)]
+    File(#[from] HubError),
+    /// Sequences longer than the model can tell apart.
+    #[error(
+        "sequences of up to {asked} positions are asked for, and {model}'s context is {context}: \
+         what is computed beyond it makes no sense; lower --max-model-len"
+    )]
+    BeyondContext {
+        /// Which.
+        model: String,
+        /// Positions asked for.
+        asked: u32,
+        /// Positions that it was made for.
+        context: usize,
     },
     /// The number format can't be computed with here.
     #[error("dtype {dtype} can't be computed with on {device}; allowed are {allowed}")]
@@ -140,6 +157,11 @@ pub(crate) fn check_complete(
             Some(_) => None,
         })
         .collect();
+    mismatch(source_name, problems)
+}
+
+/// An error of these problems, if there are any.
+fn mismatch(source_name: &str, problems: Vec<String>) -> Result<(), LoadError> {
     if problems.is_empty() {
         return Ok(());
     }

@@ -23,13 +23,6 @@ pub(crate) fn data(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
 }
 
-/// A tiny model with the files in its directory.
-pub(crate) fn tiny(name: &str) -> LoadedModel {
-    let model: ModelName =
-        data(name).to_str().expect("a path in UTF-8").parse().expect("a directory");
-    load(&files_of(&model).expect("it is on disk"), None)
-}
-
 /// SmolLM2 with its real weights. Without any source of them a test says so and passes, unless
 /// `METRON_REQUIRE_WEIGHTS=1`.
 #[expect(clippy::print_stdout, reason = "what was not tested is said")]

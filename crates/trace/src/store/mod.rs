@@ -15,11 +15,14 @@
 //!
 //! The tables are written while the run goes on, in flushed record batches, by a thread of their
 //! own. A killed run leaves every whole batch readable; of each flush, `steps` is written after
-//! the tables that its rows need, so a step that can be read is whole. Times are nanoseconds
+//! the tables that its rows need, so a step that can be read is whole. A run that comes to its end
+//! leaves `checksums.json`, the length and CRC-32 of each table. Times are nanoseconds
 //! since the start of the run. In Python, one table is
 //! `pyarrow.ipc.open_stream("run.trace/steps.arrows").read_pandas()`.
 
+mod checksums;
 mod columns;
+mod messages;
 mod reader;
 mod tables;
 mod writer;

@@ -1,12 +1,8 @@
 use std::fmt;
-use std::fs::File;
-use std::io::{BufReader, ErrorKind, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use arrow_array::RecordBatch;
-use arrow_ipc::reader::StreamReader;
-use arrow_schema::ArrowError;
-
+use super::checksums::Checksums;
+use super::messages::{Messages, Next};
 use super::tables::{OfStep, Table};
 use super::{CONDITIONS, FORMAT_VERSION, StoreError};
 use crate::{
@@ -18,6 +14,7 @@ use crate::{
 #[derive(Debug)]
 pub struct TraceReader {
     dir: PathBuf,
+    checksums: Checksums,
     missing: Vec<Missing>,
 }
 
@@ -59,7 +56,8 @@ impl fmt::Display for Missing {
 impl TraceReader {
     /// Reads the trace in the directory `dir`, with what it should hold and does not.
     pub fn read(dir: &Path) -> Result<(Trace, Vec<Missing>), StoreError> {
-        let mut reader = Self { dir: dir.to_owned(), missing: Vec::new() };
+        let checksums = Checksums::read(dir)?;
+        let mut reader = Self { dir: dir.to_owned(), checksums, missing: Vec::new() };
         let mut header = reader.header()?;
         header.machine.conditions = reader.conditions()?;
         let mut trace = Trace {
@@ -116,26 +114,23 @@ impl TraceReader {
 
     fn table<T: Table>(&mut self) -> Result<Vec<T>, StoreError> {
         let path = self.dir.join(T::FILE);
-        let file = File::open(&path).map_err(|error| StoreError::io(&path, &error))?;
-        let mut closed = ends_with_end_of_stream(&file).map_err(|e| StoreError::io(&path, &e))?;
+        self.checksums.check(&self.dir, T::FILE)?;
+        let mut messages = Messages::open(&path).map_err(|error| StoreError::io(&path, &error))?;
         let mut rows = Vec::new();
-        for batch in batches(file) {
-            match batch {
-                Ok(batch) => rows.extend(
+        loop {
+            let next = messages.next().map_err(|error| StoreError::arrow(&path, error))?;
+            match next {
+                Next::Batch(batch) => rows.extend(
                     T::from_batch(&batch).map_err(|error| StoreError::arrow(&path, error))?,
                 ),
-                // The batch that was being written when the run was killed.
-                Err(error) if !closed || is_end_of_file(&error) => {
-                    closed = false;
-                    break;
+                Next::Closed => return Ok(rows),
+                // Here the run was killed; half a batch may stand before the end.
+                Next::CutOff => {
+                    self.missing.push(Missing::Tail { path, rows_read: rows.len() });
+                    return Ok(rows);
                 }
-                Err(error) => return Err(StoreError::arrow(&path, error)),
             }
         }
-        if !closed {
-            self.missing.push(Missing::Tail { path, rows_read: rows.len() });
-        }
-        Ok(rows)
     }
 
     fn leave_out_stray_tokens(&mut self, trace: &mut Trace) {
@@ -160,30 +155,4 @@ fn join<T>(
             give(record, row);
         }
     }
-}
-
-/// The record batches of a stream; one that can't be opened has an error in their place.
-fn batches(file: File) -> Box<dyn Iterator<Item = Result<RecordBatch, ArrowError>>> {
-    match StreamReader::try_new(BufReader::new(file), None) {
-        Ok(batches) => Box::new(batches),
-        Err(error) => Box::new(std::iter::once(Err(error))),
-    }
-}
-
-fn is_end_of_file(error: &ArrowError) -> bool {
-    matches!(error, ArrowError::IoError(_, io) if io.kind() == ErrorKind::UnexpectedEof)
-}
-
-/// Whether the last bytes are those that close a stream: a continuation marker and a length of
-/// zero. Data may look like that, so a stream that ends like this can still be cut off.
-fn ends_with_end_of_stream(mut file: &File) -> std::io::Result<bool> {
-    const END_OF_STREAM: [u8; 8] = [0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0];
-    let mut tail = [0; 8];
-    let Some(start) = file.metadata()?.len().checked_sub(tail.len() as u64) else {
-        return Ok(false);
-    };
-    file.seek(SeekFrom::Start(start))?;
-    file.read_exact(&mut tail)?;
-    file.seek(SeekFrom::Start(0))?;
-    Ok(tail == END_OF_STREAM)
 }

@@ -11,16 +11,18 @@ use arrow_array::RecordBatch;
 use arrow_ipc::CompressionType;
 use arrow_ipc::writer::{IpcWriteOptions, StreamWriter};
 
+use super::checksums::{Checksum, Checksums, SummedFile};
 use super::tables::{OfStep, Table};
 use super::{CONDITIONS, StoreError};
 use crate::{
-    Conditions, Header, OperatorSpan, Preemption, Request, RequestEnd, StepRecord, Timestamp,
-    Token, Trace, Work,
+    Conditions, Header, OperatorSpan, Origin, Preemption, Request, RequestEnd, StepRecord,
+    Timestamp, Token, Trace, Work,
 };
 
 /// Rows are flushed when so many are waiting, ...
 const FLUSH_ROWS: usize = 16_384;
-/// ... or when the oldest of them is so old.
+/// ... and in a measured run, which may be killed, by the first append at which the oldest of them
+/// has waited so long. In virtual time hours pass in a moment, and would leave a flush each second.
 const FLUSH_AFTER: Duration = Duration::from_secs(1);
 
 /// Writes a trace while the run goes on.
@@ -34,7 +36,10 @@ pub struct TraceWriter {
     rows: Rows,
     /// Rows that were handed to the writing thread and are not on disk yet.
     handed_over: Arc<AtomicUsize>,
-    flushed_at: Timestamp,
+    /// When the oldest of `rows` was appended.
+    oldest_at: Option<Timestamp>,
+    /// How long it may wait.
+    flush_after: Option<Duration>,
     to_disk: Sender<Rows>,
     disk: JoinHandle<Result<(), StoreError>>,
 }
@@ -85,7 +90,8 @@ impl TraceWriter {
             dir: dir.to_owned(),
             rows: Rows::default(),
             handed_over,
-            flushed_at: Timestamp::ZERO,
+            oldest_at: None,
+            flush_after: (header.origin == Origin::Measured).then_some(FLUSH_AFTER),
             to_disk,
             disk,
         })
@@ -177,10 +183,11 @@ impl TraceWriter {
         let rows = &self.rows;
         let waiting =
             rows.work.len() + rows.tokens.len() + rows.requests.len() + rows.operators.len();
-        if waiting < FLUSH_ROWS && now.since(self.flushed_at) < FLUSH_AFTER {
+        let age = now.since(*self.oldest_at.get_or_insert(now));
+        if waiting < FLUSH_ROWS && self.flush_after.is_none_or(|limit| age < limit) {
             return Ok(());
         }
-        self.flushed_at = now;
+        self.oldest_at = None;
         if self.hand_over() {
             return Ok(());
         }
@@ -243,7 +250,8 @@ impl Tables {
         }
         let tables =
             [self.requests, self.work, self.preemptions, self.tokens, self.steps, self.ends];
-        tables.into_iter().chain(self.operators).try_for_each(TableFile::close)
+        let closed = tables.into_iter().chain(self.operators).map(TableFile::close);
+        Checksums(closed.collect::<Result<_, _>>()?).write(&self.dir)
     }
 
     fn append_operators(&mut self, rows: &[OfStep<OperatorSpan>]) -> Result<(), StoreError> {
@@ -260,7 +268,7 @@ impl Tables {
 
 struct TableFile {
     path: PathBuf,
-    stream: StreamWriter<BufWriter<File>>,
+    stream: StreamWriter<BufWriter<SummedFile>>,
 }
 
 impl TableFile {
@@ -271,8 +279,8 @@ impl TableFile {
             let options = IpcWriteOptions::default()
                 .try_with_compression(Some(CompressionType::LZ4_FRAME))?;
             let schema = T::to_batch(&[])?.schema();
-            let mut stream =
-                StreamWriter::try_new_with_options(BufWriter::new(file), &schema, options)?;
+            let file = BufWriter::new(SummedFile::new(file));
+            let mut stream = StreamWriter::try_new_with_options(file, &schema, options)?;
             stream.flush()?;
             Ok(stream)
         };
@@ -290,7 +298,13 @@ impl TableFile {
             .map_err(|error| StoreError::arrow(&self.path, error))
     }
 
-    fn close(mut self) -> Result<(), StoreError> {
-        self.stream.finish().map_err(|error| StoreError::arrow(&self.path, error))
+    /// The file's name, and what was written into it.
+    fn close(self) -> Result<(String, Checksum), StoreError> {
+        let fail = |error| StoreError::arrow(&self.path, error);
+        // Finishes the stream first.
+        let buffered = self.stream.into_inner().map_err(fail)?;
+        let file = buffered.into_inner().map_err(|error| fail(error.into_error().into()))?;
+        let name = self.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        Ok((name, file.checksum()))
     }
 }
