@@ -13,3 +13,4 @@ mod memory;
 mod metron;
 mod profiles;
 mod queues;
+mod saved;

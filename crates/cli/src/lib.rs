@@ -20,6 +20,7 @@ mod prepare;
 mod print;
 mod progress;
 mod save_result;
+mod saved;
 mod stopwatch;
 mod virtual_rig;
 

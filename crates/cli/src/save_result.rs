@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use metron_metrics::Scoring;
@@ -25,11 +26,16 @@ impl SavedResults {
 
     /// Writes a file for each run.
     pub(crate) fn write(&self, runs: &[Run<'_>], scoring: &Scoring) -> Result<(), Failure> {
+        let seeds: BTreeSet<u64> = runs.iter().map(|run| run.trace.header.seed).collect();
         for run in runs {
             let result = vllm_result(run.trace, scoring, self.with_requests);
             let json = serde_json::to_string(&result).or_fail(Kind::Internal)?;
-            let name = metron_lab::file_name(&format!("{}-{}.json", run.policy, run.replicate));
-            self.dir.write(&name, &json)?;
+            let seed = match seeds.len() {
+                1 => String::new(),
+                _ => format!("seed{}-", run.trace.header.seed),
+            };
+            let name = format!("{}-{seed}{}.json", run.policy, run.replicate);
+            self.dir.write(&metron_lab::file_name(&name), &json)?;
         }
         Ok(())
     }

@@ -53,7 +53,7 @@ impl<A: Watch + ?Sized, B: Watch + ?Sized> Watch for (&mut A, &mut B) {
 /// What all runs of an experiment share.
 #[derive(Clone, Copy)]
 pub struct Setting<'a> {
-    /// The header of every trace; the policy is filled in.
+    /// The header of every trace; what is a single run's is filled in.
     pub header: &'a Header,
     /// The latency oracle that policies may ask, and the predictions in the trace.
     pub cost_model: Option<&'a dyn CostModel>,
@@ -89,7 +89,7 @@ pub struct MeasuredRun {
 impl MeasuredRun {
     /// As metrics take it.
     pub fn as_run_of(&self) -> RunOf<'_> {
-        RunOf { policy: &self.policy, replicate: self.replicate, trace: &self.trace }
+        RunOf::of(&self.trace)
     }
 
     /// How long the run was, by its own clock.
@@ -113,7 +113,12 @@ pub fn measure(
     let policy = contestant.info.label.clone();
     watch.run_begins(&policy, replicate, submissions.len());
     let dir = setting.output.join(trace_name(&policy, replicate));
-    let header = Header { policy: contestant.info.clone(), ..setting.header.clone() };
+    let header = Header {
+        policy: contestant.info.clone(),
+        replicate,
+        max_concurrency: setting.max_concurrency,
+        ..setting.header.clone()
+    };
     let mut recorder = DiskRecorder(TraceWriter::create(&dir, &header)?);
     let engine = Engine {
         policy: &policy,

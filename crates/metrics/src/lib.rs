@@ -12,6 +12,7 @@ mod doubt;
 mod due;
 mod etalon;
 mod fluidity;
+mod identity;
 mod judgement;
 mod latency;
 mod limits;
@@ -40,6 +41,7 @@ pub use deadline::{ClassDeadlines, DeadlineError, DeadlineRule, FirstTokenRule, 
 pub use doubt::{Doubt, RaisedDoubt, doubts, doubts_of_conditions, requests_for};
 pub use due::{DueToken, due_tokens};
 pub use fluidity::{CountingRule, Deadlined, Fluidity, FluidityRule, fluidity};
+pub use identity::{RunTwice, check_distinct};
 pub use judgement::{Judgement, Judging, MeasureJudgement, PolicyJudgement};
 pub use latency::{Absent, Latencies, Stalls};
 pub use limits::{LimitError, RequestLimit, RequestLimits};

@@ -17,11 +17,12 @@ pub(crate) struct Input {
 
 /// What is no input (when and how the run was called, what was measured before it), and what the
 /// header says twice.
-const NOT_INPUTS: [&str; 11] = [
+const NOT_INPUTS: [&str; 12] = [
     "created_at",
     "command_line",
     "calibration",
     "machine.conditions",
+    "max_concurrency",
     "policy.label",
     "experiment.policies",
     "experiment.imported.says.date",
@@ -32,8 +33,15 @@ const NOT_INPUTS: [&str; 11] = [
 ];
 
 /// What the other tool of an imported trace did not say, and what followed from its name.
-const NOT_IMPORTED: [&str; 6] =
-    ["seed", "limits", "model.parameters", "model.dummy", "dropped_requests", "truncated_requests"];
+const NOT_IMPORTED: [&str; 7] = [
+    "seed",
+    "replicate",
+    "limits",
+    "model.parameters",
+    "model.dummy",
+    "dropped_requests",
+    "truncated_requests",
+];
 
 /// Parts of the experiment, without the place where the header keeps them.
 const SHORT: [(&str, &str); 3] = [

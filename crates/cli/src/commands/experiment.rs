@@ -249,6 +249,8 @@ pub(super) fn header(
         command_line: std::env::args().collect(),
         origin: system.origin,
         seed: prepared.experiment.seed.unwrap_or_default(),
+        replicate: 0,
+        max_concurrency: None,
         policy: PolicyInfo {
             label: String::new(),
             name: String::new(),

@@ -2,31 +2,31 @@ use metron_metrics::{Blame, Explanation, Scoring, blame, explain, most_missed};
 use metron_report::{Style, blame_text, explanation_text};
 use metron_trace::{RequestId, Trace};
 
-use super::score::{policies, read_traces, scoring};
 use crate::args::ExplainArgs;
 use crate::exit::{Failure, Kind, OrFail};
 use crate::print;
+use crate::saved::SavedRuns;
 
 /// `metron explain`: why deadlines were missed, of one request or of each policy.
 pub(crate) fn run(args: &ExplainArgs) -> Result<(), Failure> {
-    let traces = read_traces(&args.traces)?;
-    let scoring = scoring(&traces[0], &args.scoring)?;
+    let saved = SavedRuns::read(&args.traces)?;
+    let scoring = saved.scoring(&args.scoring)?;
     match args.request {
-        Some(id) => one_request(&traces, RequestId(id), &scoring, args.json),
-        None => every_policy(&traces, &scoring, args.json),
+        Some(id) => one_request(&saved, RequestId(id), &scoring, args.json),
+        None => every_policy(&saved, &scoring, args.json),
     }
 }
 
 /// The request's story under each policy, of the first replicate that was named.
 fn one_request(
-    traces: &[Trace],
+    saved: &SavedRuns,
     request: RequestId,
     scoring: &Scoring,
     json: bool,
 ) -> Result<(), Failure> {
     let mut stories = Vec::new();
-    for label in policies(traces) {
-        let own = traces.iter().find(|trace| trace.header.policy.label == label);
+    for label in saved.policies() {
+        let own = saved.traces.iter().find(|trace| trace.header.policy.label == label);
         let Some(trace) = own else { continue };
         let story = explain(trace, request, scoring).ok_or_else(|| unknown(request, trace))?;
         stories.push((label, story));
@@ -58,9 +58,9 @@ fn unknown(request: RequestId, trace: &Trace) -> Failure {
 }
 
 /// Each policy's missed deadlines by cause, and the request that missed the most.
-fn every_policy(traces: &[Trace], scoring: &Scoring, json: bool) -> Result<(), Failure> {
-    let policies: Vec<Blamed> =
-        policies(traces).into_iter().map(|label| Blamed::new(label, traces, scoring)).collect();
+fn every_policy(saved: &SavedRuns, scoring: &Scoring, json: bool) -> Result<(), Failure> {
+    let blamed = |label| Blamed::new(label, &saved.traces, scoring);
+    let policies: Vec<Blamed> = saved.policies().into_iter().map(blamed).collect();
     if json {
         let policies: Vec<serde_json::Value> = policies.iter().map(Blamed::as_json).collect();
         print::result(&serde_json::to_string_pretty(&policies).or_fail(Kind::Internal)?);

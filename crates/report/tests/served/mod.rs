@@ -122,6 +122,8 @@ fn header(policy: metron_trace::PolicyInfo) -> Header {
         command_line: Vec::new(),
         origin: Origin::Simulated,
         seed: 7,
+        replicate: 0,
+        max_concurrency: None,
         policy,
         model: ModelInfo {
             id: "toy".to_owned(),

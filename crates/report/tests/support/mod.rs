@@ -5,8 +5,9 @@ use std::time::Duration;
 use metron_metrics::{Comparison, DeadlineRule, FirstTokenRule, FluidityRule, RunOf, Scoring};
 use metron_report::{Report, Run};
 use metron_trace::{
-    EndStatus, ExecutorInfo, Header, Limits, Machine, ModelInfo, Origin, Phases, PolicyInfo,
-    Request, RequestEnd, RequestId, Sampling, StepRecord, Timestamp, Token, Trace, Work, WorkKind,
+    EndStatus, ExecutorInfo, FORMAT_VERSION, Header, Limits, Machine, ModelInfo, Origin, Phases,
+    PolicyInfo, Request, RequestEnd, RequestId, Sampling, StepRecord, Timestamp, Token, Trace,
+    Work, WorkKind,
 };
 
 /// A policy whose label has to be escaped.
@@ -14,12 +15,14 @@ pub(crate) const ANGULAR: &str = "<b>mine</b>";
 
 fn header(policy: &str) -> Header {
     Header {
-        format_version: 1,
+        format_version: FORMAT_VERSION,
         metron_version: "0.1.0".to_owned(),
         created_at: None,
         command_line: Vec::new(),
         origin: Origin::Measured,
         seed: 0,
+        replicate: 0,
+        max_concurrency: None,
         policy: PolicyInfo {
             label: policy.to_owned(),
             name: policy.to_owned(),

@@ -1,0 +1,100 @@
+//! Saved runs, scored again: which belong together, and which don't.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::metron::{metron, run, simulated};
+
+fn temporary() -> tempfile::TempDir {
+    tempfile::tempdir().expect("a directory for the test")
+}
+
+/// A run or comparison in virtual time, saved under `output`.
+fn save(dir: &Path, command: &str, output: &str, arguments: &[&str]) {
+    let (code, _, error) = run(simulated(dir, command).args(["-o", output]).args(arguments));
+    assert_eq!(code, 0, "{error}");
+}
+
+/// What `score` says: exit code, result, notes.
+fn score(dir: &Path, arguments: &[&str]) -> (i32, String, String) {
+    run(metron(dir).arg("score").args(arguments))
+}
+
+const FIXED: [&str; 6] = ["--input-len", "200", "--output-len", "30", "--num-prompts", "60"];
+
+/// The pairs behind the verdict on a measure.
+fn pairs(dir: &Path, runs: &str) -> Value {
+    let (code, text, error) = score(dir, &[runs, "--json"]);
+    assert_eq!(code, 0, "{error}");
+    let json: Value = serde_json::from_str(&text).expect("it is JSON");
+    let measures = &json["comparison"]["judgement"]["measures"];
+    let measures = measures.as_array().expect("a list").iter();
+    let ttft = measures.clone().find(|measure| measure["measure"] == "ttft_p50_s");
+    ttft.expect("it is judged")["policies"][1]["difference"].clone()
+}
+
+#[test]
+fn a_run_that_is_gone_leaves_the_others_paired_as_they_ran() {
+    let dir = temporary();
+    let policies = ["--schedulers", "orca,sarathi", "--replicates", "4"];
+    save(dir.path(), "compare", "out", &[&FIXED[..], &policies].concat());
+    let before = pairs(dir.path(), "out");
+    fs::remove_dir_all(dir.path().join("out/orca-1.trace")).expect("it was written");
+    let after = pairs(dir.path(), "out");
+    assert_eq!((&before["pairs"], &after["pairs"]), (&4.into(), &3.into()));
+    let estimate = |difference: &Value| difference["estimate"].as_f64().expect("a number");
+    let moved = estimate(&after) / estimate(&before) - 1.0;
+    assert!(moved.abs() < 0.2, "mispaired replicates differ by chance: {before} {after}");
+}
+
+#[test]
+fn one_run_named_twice_is_no_replicate_of_itself() {
+    let dir = temporary();
+    save(dir.path(), "run", "ra", &FIXED);
+    let (code, text, error) = score(dir.path(), &["ra", "ra"]);
+    assert_eq!((code, text.as_str()), (3, ""), "{error}");
+    let expected = "ra/sarathi-0.trace and ra/sarathi-0.trace: both are replicate 1 of sarathi \
+                    with seed 0";
+    assert!(error.contains(expected), "{error}");
+}
+
+#[test]
+fn runs_of_one_seed_at_other_rates_are_no_replicates_and_those_of_other_seeds_are() {
+    let dir = temporary();
+    save(dir.path(), "run", "slow", &[&FIXED[..], &["--request-rate", "1"]].concat());
+    save(dir.path(), "run", "fast", &[&FIXED[..], &["--request-rate", "2"]].concat());
+    save(
+        dir.path(),
+        "run",
+        "other",
+        &[&FIXED[..], &["--request-rate", "1", "--seed", "1"]].concat(),
+    );
+    let (code, _, error) = score(dir.path(), &["slow", "fast"]);
+    assert_eq!(code, 3, "{error}");
+    assert!(error.contains("slow/sarathi-0.trace and fast/sarathi-0.trace: both"), "{error}");
+    let (code, text, error) = score(dir.path(), &["slow", "other"]);
+    assert_eq!(code, 0, "{error}");
+    assert!(text.contains("2 replicates"), "{text}");
+}
+
+#[test]
+fn runs_that_were_scored_differently_are_scored_alike_and_said_to_be() {
+    let dir = temporary();
+    save(dir.path(), "run", "strict", &["--num-prompts", "40", "--tbt-deadline", "20ms"]);
+    save(
+        dir.path(),
+        "run",
+        "mild",
+        &["--num-prompts", "40", "--tbt-deadline", "1s", "--seed", "1"],
+    );
+    let (code, _, error) = score(dir.path(), &["strict", "mild"]);
+    assert_eq!(code, 0, "{error}");
+    let expected = "mild/sarathi-0.trace had another scoring (deadlines, prefill, stall_limit) than \
+                    strict/sarathi-0.trace, by which all are scored here";
+    assert!(error.contains(expected), "{error}");
+    let all = ["--ttft-deadline", "1s", "--tbt-deadline", "50ms", "--stall-limit", "1s"];
+    let (code, _, error) = score(dir.path(), &[&["strict", "mild"][..], &all].concat());
+    assert_eq!((code, error.contains("another scoring")), (0, false), "{error}");
+}
