@@ -146,6 +146,35 @@ fn a_closed_loop_keeps_its_clients_busy_and_no_more() {
     assert!(steps["mean_sequences"].as_f64().expect("a mean") <= 3.0, "{steps}");
 }
 
+#[test]
+fn every_run_counts_the_requests_that_were_too_long_for_it() {
+    let dir = temporary();
+    let counted = |too_long: &str| {
+        let mut command = simulated(dir.path(), "compare");
+        command.args(["--schedulers", "orca,sarathi", "--replicates", "3", "--num-prompts", "40"]);
+        command.args(["--max-model-len", "300", "--too-long", too_long, "-o", too_long]);
+        let (code, text, error) = run(&mut command);
+        assert_eq!(code, 0, "{error}");
+        let count = |replicate: u32| {
+            let counts = ["orca", "sarathi"].map(|policy| {
+                let trace = format!("{too_long}/{policy}-{replicate}.trace/header.json");
+                let header = json(&dir.path().join(trace));
+                ["dropped_requests", "truncated_requests"].map(|count| header[count].clone())
+            });
+            assert_eq!(counts[0], counts[1], "both policies have the same requests");
+            counts[0].clone()
+        };
+        ([0, 1, 2].map(count), text)
+    };
+    let (dropped, text) = counted("drop");
+    assert_eq!(dropped, [7, 5, 8].map(|count| [count.into(), Value::from(0)]));
+    let note = "requests longer than the context or the cache: 5 to 8 a run dropped\n";
+    assert!(text.contains(note), "{text}");
+    let (cut, text) = counted("truncate");
+    assert_eq!(cut, [7, 5, 8].map(|count| [Value::from(0), count.into()]));
+    assert!(text.contains("5 to 8 a run cut\n"), "{text}");
+}
+
 /// An hour of traffic takes seconds.
 #[test]
 fn an_hour_of_traffic_is_simulated() {

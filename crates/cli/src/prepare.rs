@@ -2,13 +2,13 @@ use std::time::Duration;
 
 use metron_engine::{CostModel, Submission};
 use metron_lab::{
-    Calibrated, CalibrationPlan, Contestant, Load, Replicates, Rig, calibrate, decode_deadline,
-    first_token_slack, stall_limit,
+    Calibrated, CalibrationPlan, Contestant, Load, Replicates, Requests, Rig, calibrate,
+    decode_deadline, first_token_slack, stall_limit,
 };
 use metron_metrics::statistics::Looks;
 use metron_metrics::{DeadlineRule, FirstTokenRule, Judging, Scoring};
 use metron_schedulers::{Defaults, PolicySpec, Registry};
-use metron_trace::Limits;
+use metron_trace::{Limits, Request};
 use metron_workload::{Vocabulary, Workload, WorkloadSpec, generate};
 
 use crate::exit::{Failure, Kind, OrFail};
@@ -328,20 +328,14 @@ fn contestants(
 }
 
 /// The requests of a replicate with their deadlines, for the engine.
-pub(crate) fn submissions(
-    workload: Workload,
-    spec: &WorkloadSpec,
-    scoring: &Scoring,
-) -> Vec<Submission> {
+pub(crate) fn submissions(workload: Workload, spec: &WorkloadSpec, scoring: &Scoring) -> Requests {
     let classes = class_names(spec);
-    workload
-        .requests
-        .into_iter()
-        .zip(workload.prompts)
-        .map(|(mut request, prompt)| {
-            let class = classes.get(request.class as usize).map(String::as_str);
-            request.deadlines = scoring.deadlines_of(class, request.prompt_tokens, None);
-            Submission { request, prompt }
-        })
-        .collect()
+    let Workload { requests, prompts, dropped, truncated } = workload;
+    let submission = |(mut request, prompt): (Request, Vec<u32>)| {
+        let class = classes.get(request.class as usize).map(String::as_str);
+        request.deadlines = scoring.deadlines_of(class, request.prompt_tokens, None);
+        Submission { request, prompt }
+    };
+    let submissions = requests.into_iter().zip(prompts).map(submission).collect();
+    Requests { submissions, dropped, truncated }
 }

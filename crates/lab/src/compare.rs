@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use metron_engine::{RunEnd, Submission};
+use metron_engine::RunEnd;
 use metron_metrics::statistics::Looks;
 use metron_metrics::{Judgement, Judging, RunOf, Scoring};
 use metron_workload::{Stream, stream};
@@ -8,7 +8,7 @@ use rand::seq::SliceRandom;
 
 use crate::LabError;
 use crate::rig::Rig;
-use crate::run::{Contestant, MeasuredRun, Setting, Watch, measure};
+use crate::run::{Contestant, MeasuredRun, Requests, Setting, Watch, measure};
 
 /// How often an experiment is repeated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,15 +50,15 @@ pub fn compare(
     setting: &Setting<'_>,
     contestants: &[Contestant],
     repeating: Repeating<'_>,
-    workload: &dyn Fn(u32) -> Result<Vec<Submission>, LabError>,
+    workload: &dyn Fn(u32) -> Result<Requests, LabError>,
     watch: &mut dyn Watch,
 ) -> Result<Comparing, LabError> {
     let mut comparing = Comparing { runs: Vec::new(), end: RunEnd::Complete };
     let mut replicate = 0;
     while comparing.wants_another(repeating, contestants, replicate) {
         for turn in turns(setting.header.seed, replicate, contestants.len()) {
-            let submissions = workload(replicate)?;
-            let run = measure(rig, setting, &contestants[turn], replicate, submissions, watch)?;
+            let requests = workload(replicate)?;
+            let run = measure(rig, setting, &contestants[turn], replicate, requests, watch)?;
             comparing.end = run.end;
             comparing.runs.push(run);
             if comparing.end == RunEnd::Stopped {

@@ -20,4 +20,4 @@ pub use error::LabError;
 pub use overhead::{Overhead, OverheadPlan, overhead};
 pub use record::DiskRecorder;
 pub use rig::Rig;
-pub use run::{Contestant, MeasuredRun, Setting, Watch, file_name, measure};
+pub use run::{Contestant, MeasuredRun, Requests, Setting, Watch, file_name, measure};

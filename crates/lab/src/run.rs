@@ -69,6 +69,17 @@ impl std::fmt::Debug for Setting<'_> {
     }
 }
 
+/// The requests of a run, and what became of those that were too long for it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Requests {
+    /// What is served.
+    pub submissions: Vec<Submission>,
+    /// Requests that were left out.
+    pub dropped: u32,
+    /// Requests that were cut.
+    pub truncated: u32,
+}
+
 /// A run that was measured, as its trace on disk has it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MeasuredRun {
@@ -98,7 +109,7 @@ impl MeasuredRun {
     }
 }
 
-/// Serves `submissions` under one policy, after a warm-up that is not recorded, and writes the
+/// Serves `requests` under one policy, after a warm-up that is not recorded, and writes the
 /// trace while the run goes on. What is returned was read back from the disk: numbers come from
 /// the trace as stored, and from nowhere else.
 pub fn measure(
@@ -106,17 +117,19 @@ pub fn measure(
     setting: &Setting<'_>,
     contestant: &Contestant,
     replicate: u32,
-    submissions: Vec<Submission>,
+    requests: Requests,
     watch: &mut dyn Watch,
 ) -> Result<MeasuredRun, LabError> {
     warm_up(rig)?;
     let policy = contestant.info.label.clone();
-    watch.run_begins(&policy, replicate, submissions.len());
+    watch.run_begins(&policy, replicate, requests.submissions.len());
     let dir = setting.output.join(trace_name(&policy, replicate));
     let header = Header {
         policy: contestant.info.clone(),
         replicate,
         max_concurrency: setting.max_concurrency,
+        dropped_requests: requests.dropped,
+        truncated_requests: requests.truncated,
         ..setting.header.clone()
     };
     let mut recorder = DiskRecorder(TraceWriter::create(&dir, &header)?);
@@ -129,7 +142,7 @@ pub fn measure(
     let end = engine.run(
         rig.start()?,
         (contestant.make)().as_mut(),
-        submissions,
+        requests.submissions,
         &mut (&mut recorder, &mut *watch),
     );
     let conditions = watch.run_ended();

@@ -288,14 +288,9 @@ fn run_all(
         Ok::<_, Failure>(workload)
     };
     // Drawn once before anything runs: a bad workload is the user's, not a run's.
-    let first = draw_fitting(0)?;
-    let header = Header {
-        dropped_requests: first.dropped,
-        truncated_requests: first.truncated,
-        ..header.clone()
-    };
+    draw_fitting(0)?;
     let setting = Setting {
-        header: &header,
+        header,
         cost_model: Some(cost_model),
         max_concurrency: spec.max_concurrency,
         output: &output.0,
