@@ -122,7 +122,7 @@ fn system(header: &Header) -> String {
 fn flags(report: &Report<'_>) -> Vec<&'static str> {
     let any = |of: fn(&Header) -> bool| report.runs.iter().any(|run| of(&run.trace.header));
     let flags = [
-        (report.is_partial, "Partial: the experiment was interrupted."),
+        (report.is_partial, "Partial: the experiment was cut short."),
         (
             any(|header| header.origin == Origin::Simulated),
             "Simulated: times are a cost model's, not a machine's.",

@@ -19,7 +19,7 @@ pub(crate) fn render(report: &Report<'_>, style: Style) -> String {
         let _ = writeln!(text, "{note}");
     }
     if report.is_partial {
-        text.push_str("\nPARTIAL: the experiment was interrupted.\n");
+        text.push_str("\nPARTIAL: the experiment was cut short.\n");
     }
     if let Some(judgement) = &report.comparison.judgement {
         let _ = write!(text, "\n{}", verdict_lines(&Verdicts::new(judgement), style));

@@ -3,7 +3,8 @@ use std::sync::Arc;
 
 use metron_engine::{CostModel, RunEnd};
 use metron_lab::{
-    Calibrated, Comparing, LabError, MeasuredRun, Repeating, Replicates, Rig, Setting, compare,
+    Calibrated, Comparing, FailedRun, LabError, MeasuredRun, Repeating, Replicates, Rig, Setting,
+    compare,
 };
 use metron_metrics::{Comparison, RunOf};
 use metron_report::{Report, Run, Style};
@@ -12,7 +13,7 @@ use metron_sim::CostFile;
 use metron_trace::{ExecutorInfo, FORMAT_VERSION, Header, Limits, ModelInfo, Origin, PolicyInfo};
 use metron_workload::{Prompts, Vocabulary, WorkloadSpec, longest_possible};
 
-use super::lab_failure;
+use super::{failed_run, lab_failure};
 use crate::args::{CapacityArgs, ExperimentArgs};
 use crate::calibrations;
 use crate::conditions::MachineWatch;
@@ -169,16 +170,7 @@ impl Session<'_> {
         progress.expect_runs(prepared.replicates, prepared.contestants.len());
         let comparing = run_all(rig, system, &prepared, &header, &cost, &output, &mut progress)?;
         progress.finish();
-        // As run: with the number of replicates that the time allowed, or the limit of those that a
-        // decision may take.
-        let replicates = match prepared.replicates {
-            Replicates::UntilDecided(limit) => Some(limit),
-            _ => comparing.runs.iter().map(|run| run.replicate + 1).max(),
-        };
-        let as_run = Experiment { replicates, ..prepared.experiment.clone() };
-        let text = toml::to_string_pretty(&as_run).or_fail(Kind::Internal)?;
-        output.write("experiment.toml", &text)?;
-        report(&comparing, &prepared, &header, facts, &output, saved.as_ref(), args)
+        report(comparing, &prepared, &header, facts, &output, saved.as_ref(), args)
     }
 }
 
@@ -289,6 +281,8 @@ fn run_all(
     };
     // Drawn once before anything runs: a bad workload is the user's, not a run's.
     draw_fitting(0)?;
+    // What was asked survives whatever becomes of the runs.
+    write_experiment(prepared, &[], output)?;
     let setting = Setting {
         header,
         cost_model: Some(cost_model),
@@ -310,9 +304,25 @@ fn run_all(
     compare(rig, &setting, &prepared.contestants, repeating, &workload, watch).map_err(lab_failure)
 }
 
-/// Prints and saves what came of it. An interrupted experiment is reported as partial.
+/// Writes down how to repeat the experiment: with the replicates that were asked for, or with those
+/// that the time allowed.
+fn write_experiment(
+    prepared: &Prepared,
+    made: &[MeasuredRun],
+    output: &OutputDir,
+) -> Result<(), Failure> {
+    let replicates = match prepared.replicates {
+        Replicates::Exactly(count) | Replicates::UntilDecided(count) => Some(count),
+        Replicates::Within(_) => made.iter().map(|run| run.replicate + 1).max(),
+    };
+    let as_run = Experiment { replicates, ..prepared.experiment.clone() };
+    let text = toml::to_string_pretty(&as_run).or_fail(Kind::Internal)?;
+    output.write("experiment.toml", &text).map(|_| ())
+}
+
+/// Prints and saves what came of it. An experiment that was cut short is reported as partial.
 fn report(
-    comparing: &Comparing,
+    comparing: Comparing,
     prepared: &Prepared,
     header: &Header,
     facts: Vec<(String, String)>,
@@ -325,7 +335,6 @@ fn report(
         .iter()
         .map(|run| Run { policy: &run.policy, replicate: run.replicate, trace: &run.trace })
         .collect();
-    let is_partial = comparing.end == RunEnd::Stopped;
     let policies: Vec<&str> =
         prepared.contestants.iter().map(|contestant| contestant.info.label.as_str()).collect();
     let of_runs: Vec<RunOf<'_>> = comparing.runs.iter().map(MeasuredRun::as_run_of).collect();
@@ -336,26 +345,49 @@ fn report(
         comparison: &comparison,
         runs: &runs,
         scoring: &prepared.scoring,
-        is_partial,
+        is_partial: comparing.end == RunEnd::Stopped,
     };
     let json = report.to_json().or_fail(Kind::Internal)?;
-    output.write("metrics.json", &json)?;
-    let html = output.write("report.html", &report.to_html().or_fail(Kind::Internal)?)?;
-    if let Some(saved) = saved {
-        saved.write(&runs, &prepared.scoring)?;
-    }
+    // Printed first: a disk that takes no more files costs nobody the result.
     if args.output.json {
         print::result(&json);
     } else {
-        let style = Style { colour: print::wants_colour() };
-        print::result(&report.to_text(style));
+        print::result(&report.to_text(Style { colour: print::wants_colour() }));
     }
-    if !args.output.quiet && !args.output.json {
-        print::note(&format!("Written to {}: open {}", output.0.display(), html.display()));
+    let write = || {
+        write_experiment(prepared, &comparing.runs, output)?;
+        output.write("metrics.json", &json)?;
+        let html = output.write("report.html", &report.to_html().or_fail(Kind::Internal)?)?;
+        if !args.output.quiet && !args.output.json {
+            print::note(&format!("Written to {}: open {}", output.0.display(), html.display()));
+        }
+        saved.map_or(Ok(()), |saved| saved.write(&runs, &prepared.scoring))
+    };
+    let written = write();
+    end(comparing.failure, comparing.end, written, comparing.runs.len(), output)
+}
+
+/// How an experiment ends that has been reported.
+fn end(
+    failure: Option<FailedRun>,
+    end: RunEnd,
+    written: Result<(), Failure>,
+    runs: usize,
+    output: &OutputDir,
+) -> Result<(), Failure> {
+    let Some(failed) = failure else {
+        written?;
+        if end == RunEnd::Stopped {
+            let error = anyhow::anyhow!("interrupted; what was measured is reported and saved");
+            return Err(Failure { kind: Kind::Interrupted, error });
+        }
+        return Ok(());
+    };
+    if let Err(failure) = written {
+        print::note(&format!("the report could not be saved: {failure}"));
     }
-    if is_partial {
-        let error = anyhow::anyhow!("interrupted; what was measured is reported and saved");
-        return Err(Failure { kind: Kind::Interrupted, error });
-    }
-    Ok(())
+    let dir = output.0.display();
+    let kept = if runs == 1 { "the run".to_owned() } else { format!("the {runs} runs") };
+    print::note(&format!("{kept} before the failure stay in {dir}: metron score {dir} reads them"));
+    Err(failed_run(failed))
 }
