@@ -14,9 +14,11 @@ use crate::args::{
     ArrivalsArg, EngineArgs, ExperimentArgs, LoadFormatArg, ModelArgs, RuleArg, ScoringArgs,
     TooLongArg, Until, WorkloadArgs,
 };
+use crate::calibrations::LAST;
 use crate::exit::{Failure, Kind, OrFail};
 
-/// An experiment, as its file has it. What is absent is derived; as run, nothing is absent.
+/// An experiment, as its file has it. What is absent is derived; as run, nothing is absent. Paths in
+/// a file start at its directory.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Experiment {
@@ -89,7 +91,7 @@ pub(crate) struct ScoringSection {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) first_token: Option<FirstTokenRule>,
     /// Deadline of each later token.
-    #[serde(with = "metron_metrics::optional_span", skip_serializing_if = "Option::is_none")]
+    #[serde(with = "metron_metrics::optional_deadline", skip_serializing_if = "Option::is_none")]
     pub(crate) next_token: Option<Duration>,
     /// A TBT above this is a stall.
     #[serde(with = "metron_metrics::optional_span", skip_serializing_if = "Option::is_none")]
@@ -131,7 +133,10 @@ impl Experiment {
             return Err(Failure { kind: Kind::Usage, error });
         }
         if let Some(cost_file) = &args.simulate {
-            experiment.simulate = Some(cost_file.clone());
+            experiment.simulate = Some(match cost_file == Path::new(LAST) {
+                true => cost_file.clone(),
+                false => absolute(cost_file),
+            });
         }
         experiment.model.overlay(&args.model);
         experiment.engine.overlay(&args.engine)?;
@@ -154,13 +159,17 @@ impl Experiment {
         let text = std::fs::read_to_string(path)
             .map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))
             .or_fail(Kind::Input)?;
-        let experiment: Self = toml::from_str(&text)
+        let mut experiment: Self = toml::from_str(&text)
             .map_err(|error| {
                 let line = error.span().map_or(1, |span| line_of(&text, span.start));
                 let hint = did_you_mean(error.message());
                 anyhow::anyhow!("{}:{line}: {}{hint}", path.display(), error.message())
             })
             .or_fail(Kind::Input)?;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        for own in experiment.paths_mut() {
+            *own = absolute(&folder.join(&own));
+        }
         let RateTarget { index, share } = experiment.scoring.rate_target();
         for (key, value) in [("fluid_index", index), ("fluid_share", share)] {
             if !(value > 0.0 && value <= 1.0) {
@@ -173,6 +182,32 @@ impl Experiment {
         }
         Ok(experiment)
     }
+
+    /// The files that it names.
+    fn paths_mut(&mut self) -> impl Iterator<Item = &mut PathBuf> {
+        let simulate = self.simulate.as_mut().filter(|path| *path != Path::new(LAST));
+        let of_workload = self.workload.as_mut().map(|spec| {
+            let lengths = spec.classes.iter_mut().filter_map(|class| match &mut class.lengths {
+                Lengths::Recorded { path } => Some(path),
+                _ => None,
+            });
+            let arrivals = match &mut spec.arrivals {
+                Arrivals::Recorded { path, .. } => Some(path),
+                _ => None,
+            };
+            let prompts = match &mut spec.prompts {
+                Prompts::Text { path } => Some(path),
+                Prompts::Random => None,
+            };
+            lengths.chain(arrivals).chain(prompts)
+        });
+        simulate.into_iter().chain(of_workload.into_iter().flatten())
+    }
+}
+
+/// The same path from any directory.
+pub(crate) fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
 fn line_of(text: &str, at: usize) -> usize {
@@ -330,7 +365,7 @@ impl WorkloadDraft {
         }
         draft.spec.max_concurrency = max_concurrency.or(draft.spec.max_concurrency);
         if let Some(path) = prompt_text {
-            draft.spec.prompts = Prompts::Text { path: path.clone() };
+            draft.spec.prompts = Prompts::Text { path: absolute(path) };
         }
         draft.spec.stop_at_eos |= args.stop_at_eos;
         draft.spec.temperature = args.temperature.unwrap_or(draft.spec.temperature);
@@ -339,10 +374,11 @@ impl WorkloadDraft {
 
     fn overlay_lengths(&mut self, args: &WorkloadArgs) -> Result<(), Failure> {
         if let Some(path) = &args.dataset_path {
-            let rows = metron_workload::read_recorded(path).or_fail(Kind::Input)?;
+            let path = absolute(path);
+            let rows = metron_workload::read_recorded(&path).or_fail(Kind::Input)?;
             self.spec.classes = vec![one_class(Lengths::Recorded { path: path.clone() })];
             if rows[0].arrived_at.is_some() && args.request_rate.is_none() {
-                self.spec.arrivals = Arrivals::Recorded { path: path.clone(), speed: 1.0 };
+                self.spec.arrivals = Arrivals::Recorded { path, speed: 1.0 };
                 self.spec.num_prompts = rows.len() as u32;
                 self.derive_rate = false;
                 self.derive_count = false;

@@ -1,11 +1,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use metron_engine::{CostModel, RunEnd};
+use metron_engine::RunEnd;
 use metron_lab::{
     Calibrated, Comparing, FailedRun, LabError, MeasuredRun, Repeating, Replicates, Rig, Setting,
     compare,
 };
+use metron_llm::hub::ModelName;
 use metron_metrics::{Comparison, RunOf};
 use metron_report::{Report, Run, Style};
 use metron_schedulers::Registry;
@@ -18,7 +19,7 @@ use crate::args::{CapacityArgs, ExperimentArgs};
 use crate::calibrations;
 use crate::conditions::MachineWatch;
 use crate::exit::{Failure, Kind, OrFail};
-use crate::experiment::{Experiment, WorkloadDraft, class_names};
+use crate::experiment::{Experiment, WorkloadDraft, absolute, class_names};
 use crate::facts;
 use crate::machine::{free_memory, this_machine};
 use crate::model_rig::{ModelOnDisk, ModelRig};
@@ -265,7 +266,7 @@ fn run_all(
     system: &System,
     prepared: &Prepared,
     header: &Header,
-    cost_model: &dyn CostModel,
+    cost: &CostFile,
     output: &OutputDir,
     progress: &mut Progress,
 ) -> Result<Comparing, Failure> {
@@ -282,10 +283,13 @@ fn run_all(
     // Drawn once before anything runs: a bad workload is the user's, not a run's.
     draw_fitting(0)?;
     // What was asked survives whatever becomes of the runs.
+    if system.origin == Origin::Simulated {
+        output.write(COST, &toml::to_string_pretty(cost).or_fail(Kind::Internal)?)?;
+    }
     write_experiment(prepared, &[], output)?;
     let setting = Setting {
         header,
-        cost_model: Some(cost_model),
+        cost_model: Some(cost),
         max_concurrency: spec.max_concurrency,
         output: &output.0,
     };
@@ -304,8 +308,11 @@ fn run_all(
     compare(rig, &setting, &prepared.contestants, repeating, &workload, watch).map_err(lab_failure)
 }
 
+/// The cost model of an experiment in virtual time, beside it.
+const COST: &str = "cost.toml";
+
 /// Writes down how to repeat the experiment: with the replicates that were asked for, or with those
-/// that the time allowed.
+/// that the time allowed, and from whatever directory.
 fn write_experiment(
     prepared: &Prepared,
     made: &[MeasuredRun],
@@ -315,7 +322,14 @@ fn write_experiment(
         Replicates::Exactly(count) | Replicates::UntilDecided(count) => Some(count),
         Replicates::Within(_) => made.iter().map(|run| run.replicate + 1).max(),
     };
-    let as_run = Experiment { replicates, ..prepared.experiment.clone() };
+    let mut as_run = Experiment { replicates, ..prepared.experiment.clone() };
+    as_run.simulate = as_run.simulate.map(|_| COST.into());
+    as_run.model.id = as_run.model.id.map(|id| match id.parse() {
+        Ok(ModelName::Directory(path) | ModelName::File(path)) => {
+            absolute(&path).display().to_string()
+        }
+        _ => id,
+    });
     let text = toml::to_string_pretty(&as_run).or_fail(Kind::Internal)?;
     output.write("experiment.toml", &text).map(|_| ())
 }
