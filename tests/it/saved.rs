@@ -98,3 +98,45 @@ fn runs_that_were_scored_differently_are_scored_alike_and_said_to_be() {
     let (code, _, error) = score(dir.path(), &[&["strict", "mild"][..], &all].concat());
     assert_eq!((code, error.contains("another scoring")), (0, false), "{error}");
 }
+
+#[test]
+fn a_runs_own_scoring_can_be_taken_back() {
+    let dir = temporary();
+    let strict = ["--num-prompts", "40", "--without-first-token", "--max-slack", "0s"];
+    save(dir.path(), "run", "strict", &strict);
+    save(dir.path(), "run", "plain", &strict[..2]);
+    let fluidity = |arguments: &[&str]| {
+        let (code, text, error) = score(dir.path(), &[arguments, &["--json"]].concat());
+        assert_eq!(code, 0, "{error}");
+        let json: Value = serde_json::from_str(&text).expect("it is JSON");
+        json["comparison"]["policies"][0]["pooled"]["fluidity"].clone()
+    };
+    let plain = fluidity(&["plain"]);
+    assert_ne!(fluidity(&["strict"]), plain);
+    assert_eq!(fluidity(&["strict", "--without-first-token=false", "--max-slack", "none"]), plain);
+}
+
+#[test]
+fn limits_of_goodput_end_where_the_trace_begins() {
+    let dir = temporary();
+    save(dir.path(), "run", "out", &FIXED);
+    let goodput = |arguments: &[&str]| {
+        let (code, text, error) = score(dir.path(), arguments);
+        assert_eq!(code, 0, "{error}");
+        text.lines().find(|line| line.starts_with("goodput")).map(ToOwned::to_owned)
+    };
+    let before = goodput(&["--goodput", "ttft:200", "tpot:50", "out"]);
+    assert!(before.is_some(), "it is reported");
+    assert_eq!(before, goodput(&["out", "--goodput", "ttft:200 tpot:50"]));
+}
+
+#[test]
+fn the_help_for_saved_runs_says_that_they_are_scored_as_recorded() {
+    let dir = temporary();
+    for command in ["score", "diff", "explain"] {
+        let (code, text, error) = run(metron(dir.path()).args([command, "--help"]));
+        assert_eq!(code, 0, "{error}");
+        let words: Vec<&str> = text.split_whitespace().collect();
+        assert_eq!(words.join(" ").matches("of saved runs as recorded]").count(), 7, "{text}");
+    }
+}

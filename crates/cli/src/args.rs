@@ -167,40 +167,56 @@ pub(crate) enum TooLongArg {
 #[command(next_help_heading = "Deadlines and scoring")]
 pub(crate) struct ScoringArgs {
     /// Deadline of the first token after the arrival: `500ms`, `predicted + 300ms`,
-    /// `predicted * 2`. [default: predicted + 0.3 s scaled to this machine's speed]
+    /// `predicted * 2`. [default: predicted + 0.3 s scaled to this machine's speed; of saved runs as
+    /// recorded]
     #[arg(long, value_name = "D_P")]
     pub(crate) ttft_deadline: Option<String>,
     /// Deadline of each later token after the one before: `50ms`. [default: 5 isolated decode
-    /// steps at the batch size that the workload will have]
+    /// steps at the batch size that the workload will have; of saved runs as recorded]
     #[arg(long, value_name = "D_D")]
     pub(crate) tbt_deadline: Option<String>,
-    /// How a late token's missed deadlines are counted. [default: exact]
+    /// How a late token's missed deadlines are counted. [default: exact; of saved runs as
+    /// recorded]
     #[arg(long, value_enum)]
     pub(crate) rule: Option<RuleArg>,
-    /// Score the decode phase alone: without the first token.
-    #[arg(long)]
-    pub(crate) without_first_token: bool,
-    /// The fluidity-index from which a request counts as fluid. [default: 0.9]
+    /// Score the decode phase alone: without the first token. `--without-first-token=false` takes
+    /// back what an experiment or a saved run says.
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(crate) without_first_token: Option<bool>,
+    /// The fluidity-index from which a request counts as fluid. [default: 0.9; of saved runs as
+    /// recorded]
     #[arg(long, value_name = "INDEX", value_parser = share)]
     pub(crate) fluid_index: Option<f64>,
     /// The share of requests that have to be fluid at the fluid token generation rate.
-    /// [default: 0.99]
+    /// [default: 0.99; of saved runs as recorded]
     #[arg(long, value_name = "SHARE", value_parser = share)]
     pub(crate) fluid_share: Option<f64>,
-    /// Slack never grows above this.
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
-    pub(crate) max_slack: Option<Duration>,
-    /// A TBT above this is a stall. [default: the greater of the TBT deadline and 10 isolated TBTs]
+    /// Slack never grows above this, or `none`. [default: none; of saved runs as recorded]
+    #[arg(long, value_name = "DURATION", value_parser = max_slack)]
+    pub(crate) max_slack: Option<MaxSlack>,
+    /// A TBT above this is a stall. [default: the greater of the TBT deadline and 10 isolated TBTs;
+    /// of saved runs as recorded]
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub(crate) stall_limit: Option<Duration>,
     /// Limits that a request meets to count as goodput, in milliseconds: `ttft:200 tpot:50
     /// e2el:1000`.
-    #[arg(long, value_name = "KEY:MS", num_args = 1..)]
+    #[arg(long, value_name = "KEY:MS..")]
     pub(crate) goodput: Vec<String>,
     /// What a run is judged by, with units; may be given several times: `ttft <= 200 ms for 95%`,
     /// `P99 tbt <= 0.1 s`, `fluidity_index >= 0.9 for 99%`, `class chat: ttft <= 1 s for 90%`.
     #[arg(long = "objective", value_name = "OBJECTIVE")]
     pub(crate) objectives: Vec<String>,
+}
+
+/// The most that slack grows to; `None` where a user takes a limit back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct MaxSlack(pub(crate) Option<Duration>);
+
+fn max_slack(text: &str) -> Result<MaxSlack, humantime::DurationError> {
+    if text == "none" {
+        return Ok(MaxSlack(None));
+    }
+    humantime::parse_duration(text).map(|most| MaxSlack(Some(most)))
 }
 
 fn share(text: &str) -> Result<f64, String> {

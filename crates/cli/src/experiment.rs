@@ -11,8 +11,8 @@ use metron_workload::{Arrivals, Class, Lengths, Prompts, TooLong, WorkloadSpec};
 use serde::{Deserialize, Serialize};
 
 use crate::args::{
-    ArrivalsArg, EngineArgs, ExperimentArgs, LoadFormatArg, ModelArgs, RuleArg, ScoringArgs,
-    TooLongArg, Until, WorkloadArgs,
+    ArrivalsArg, EngineArgs, ExperimentArgs, LoadFormatArg, MaxSlack, ModelArgs, RuleArg,
+    ScoringArgs, TooLongArg, Until, WorkloadArgs,
 };
 use crate::calibrations::LAST;
 use crate::exit::{Failure, Kind, OrFail};
@@ -276,8 +276,8 @@ impl ScoringSection {
             self.next_token = Some(DeadlineRule::parse_next_token(text).or_fail(Kind::Usage)?);
         }
         self.stall_limit = args.stall_limit.or(self.stall_limit);
-        self.max_slack = args.max_slack.or(self.max_slack);
-        self.without_first_token |= args.without_first_token;
+        self.max_slack = args.max_slack.map_or(self.max_slack, |MaxSlack(most)| most);
+        self.without_first_token = args.without_first_token.unwrap_or(self.without_first_token);
         self.fluid_index = args.fluid_index.or(self.fluid_index);
         self.fluid_share = args.fluid_share.or(self.fluid_share);
         if let Some(rule) = args.rule {

@@ -11,6 +11,7 @@ mod download;
 mod exit;
 mod experiment;
 mod facts;
+mod goodput;
 mod gpu;
 mod kernel;
 mod machine;
@@ -37,7 +38,8 @@ use prepare::Defaulted;
 /// Runs the command line with the policies of `registry`, and returns the process's exit code:
 /// 0 done, 2 usage, 3 input file, 4 environment, 6 internal, 130 after Ctrl-C.
 pub fn main_with(registry: &Registry) -> ExitCode {
-    let arguments = match Arguments::try_parse() {
+    let words = goodput::with_limits_as_one_word(std::env::args_os());
+    let arguments = match Arguments::try_parse_from(words) {
         Ok(arguments) => arguments,
         Err(error) => return refuse(&error),
     };

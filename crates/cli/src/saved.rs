@@ -176,8 +176,12 @@ pub(crate) fn scoring(trace: &Trace, args: &ScoringArgs) -> Result<Scoring, Fail
     if args.rule.is_some() {
         scoring.fluidity.counting = rule.counting;
     }
-    scoring.fluidity.with_first_token &= rule.with_first_token;
-    scoring.fluidity.max_slack = rule.max_slack.or(scoring.fluidity.max_slack);
+    if args.without_first_token.is_some() {
+        scoring.fluidity.with_first_token = rule.with_first_token;
+    }
+    if args.max_slack.is_some() {
+        scoring.fluidity.max_slack = rule.max_slack;
+    }
     if scoring.needs_curve() && scoring.prefill.is_none() {
         let error = anyhow::anyhow!(
             "the trace has no calibration, so a predicted deadline can't be computed; give \
