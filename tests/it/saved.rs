@@ -140,3 +140,69 @@ fn the_help_for_saved_runs_says_that_they_are_scored_as_recorded() {
         assert_eq!(words.join(" ").matches("of saved runs as recorded]").count(), 7, "{text}");
     }
 }
+
+#[test]
+fn what_is_printed_says_whose_times_they_are() {
+    let dir = temporary();
+    let label = "Simulated: SmolLM2-135M in f32 on two cores with AVX-512 (cost model) in virtual time; \
+                 seed 3; Metron ";
+    let mut command = simulated(dir.path(), "run");
+    let (code, text, error) =
+        run(command.args(["--num-prompts", "30", "--seed", "3", "-o", "out"]));
+    assert_eq!(code, 0, "{error}");
+    assert!(text.starts_with(label), "{text}");
+    let (code, text, error) = score(dir.path(), &["out"]);
+    assert_eq!(code, 0, "{error}");
+    assert!(text.starts_with(label), "{text}");
+    assert!(error.contains("times") && error.contains("simulated, by a cost model"), "{error}");
+    save(dir.path(), "run", "other", &["--num-prompts", "30"]);
+    let (code, text, error) = score(dir.path(), &["out", "other", "-q"]);
+    assert_eq!(code, 0, "{error}");
+    assert!(text.lines().next().expect("a line").contains("; seeds 0, 3; "), "{text}");
+}
+
+#[test]
+fn each_deadline_says_where_it_came_from() {
+    let dir = temporary();
+    fs::write(
+        dir.path().join("classes.toml"),
+        "[scoring.classes.chat]\nfirst_token = \"200ms\"\nnext_token = \"30ms\"\n",
+    )
+    .expect("room for a file");
+    let deadlines = |arguments: &[&str], output: &str| {
+        let mut command = metron(dir.path());
+        command.args(["run", "--num-prompts", "30", "-o", output]).args(arguments);
+        let (code, _, error) = run(command.arg("--simulate").arg(crate::metron::data("cost.toml")));
+        assert_eq!(code, 0, "{error}");
+        let line = error.lines().find(|line| line.starts_with("deadlines"));
+        line.expect("they are told").to_owned()
+    };
+    let derived = deadlines(&["--experiment", "classes.toml"], "derived");
+    assert!(derived.contains("(its slack is 12 times the later ones')"), "{derived}");
+    assert!(derived.contains("5 isolated decode steps of"), "{derived}");
+    assert!(derived.contains(", by the cost model)"), "nothing is measured: {derived}");
+    let of_class = "; of class chat: first token within 200ms of the arrival, later ones 30.0 ms \
+                    apart (given); ";
+    assert!(derived.contains(of_class), "{derived}");
+    let given = deadlines(&["--ttft-deadline", "1s", "--tbt-deadline", "50ms"], "given");
+    let expected = "first token within 1s of the arrival (given), later ones 50.0 ms apart (given); a \
+                    gap above";
+    assert!(given.contains(expected), "nothing is predicted: {given}");
+    let (code, _, error) = score(dir.path(), &["given", "--ttft-deadline", "2s"]);
+    assert_eq!(code, 0, "{error}");
+    let expected =
+        "first token within 2s of the arrival (given), later ones 50.0 ms apart (as recorded)";
+    assert!(error.contains(expected), "{error}");
+}
+
+#[test]
+fn a_run_that_was_cut_off_stays_partial() {
+    let dir = temporary();
+    save(dir.path(), "run", "out", &FIXED);
+    let tokens = dir.path().join("out/sarathi-0.trace/tokens.arrows");
+    let whole = fs::read(&tokens).expect("it was written");
+    fs::write(&tokens, &whole[..whole.len() - 8]).expect("room for a file");
+    let (code, text, error) = score(dir.path(), &["out"]);
+    assert_eq!(code, 0, "{error}");
+    assert!(text.contains("PARTIAL: the experiment was cut short."), "{text}");
+}

@@ -7,6 +7,8 @@ mod args;
 mod calibrations;
 mod commands;
 mod conditions;
+mod deadline_facts;
+mod derive;
 mod download;
 mod exit;
 mod experiment;
@@ -24,6 +26,7 @@ mod save_result;
 mod saved;
 mod stopwatch;
 mod virtual_rig;
+mod workload_draft;
 
 use std::process::ExitCode;
 

@@ -1,34 +1,33 @@
+mod outcome;
+
 use std::path::Path;
 use std::sync::Arc;
 
-use metron_engine::RunEnd;
-use metron_lab::{
-    Calibrated, Comparing, FailedRun, LabError, MeasuredRun, Repeating, Replicates, Rig, Setting,
-    compare,
-};
-use metron_llm::hub::ModelName;
-use metron_metrics::{Comparison, RunOf};
-use metron_report::{Report, Run, Style};
+use metron_lab::{Calibrated, Comparing, LabError, Repeating, Rig, Setting, compare};
 use metron_schedulers::Registry;
 use metron_sim::CostFile;
 use metron_trace::{ExecutorInfo, FORMAT_VERSION, Header, Limits, ModelInfo, Origin, PolicyInfo};
 use metron_workload::{Prompts, Vocabulary, WorkloadSpec, longest_possible};
 
-use super::{failed_run, lab_failure};
+use self::outcome::{COST, report, write_experiment};
+use super::lab_failure;
 use crate::args::{CapacityArgs, ExperimentArgs};
 use crate::calibrations;
 use crate::conditions::MachineWatch;
 use crate::exit::{Failure, Kind, OrFail};
-use crate::experiment::{Experiment, WorkloadDraft, absolute, class_names};
+use crate::experiment::Experiment;
 use crate::facts;
 use crate::machine::{free_memory, this_machine};
 use crate::model_rig::{ModelOnDisk, ModelRig};
 use crate::output::OutputDir;
-use crate::prepare::{Defaulted, Prepared, draw, limits, prepare, quick_calibration, submissions};
+use crate::prepare::{
+    Defaulted, Prepared, draw, limits, prepare, quick_calibration, submissions, workload_failure,
+};
 use crate::print;
 use crate::progress::{Progress, StopSignal};
 use crate::save_result::SavedResults;
 use crate::virtual_rig::{SharedCost, VirtualRig};
+use crate::workload_draft::{WorkloadDraft, class_names};
 
 /// `metron compare` and `metron run`: they differ in their defaults.
 pub(crate) fn run(
@@ -164,7 +163,9 @@ impl Session<'_> {
         let cost = fit(&calibrated)?;
         let prepared = prepare(experiment, draft, defaulted, registry, limits, &calibrated, &cost)?;
         let header = header(system, &prepared, limits, &calibrated);
-        let facts = facts::facts(&header, &prepared);
+        let mut facts = facts::facts(&header, &prepared);
+        facts.extend(facts::verdict_facts(&prepared));
+        facts.extend(facts::origin_facts(&header));
         if !quiet {
             progress.suspend(|| print::note(&facts::as_text(&facts)));
         }
@@ -177,13 +178,7 @@ impl Session<'_> {
 
 /// The most tokens a request can have, with the user's numbers checked.
 fn longest(spec: &WorkloadSpec) -> Result<u32, Failure> {
-    longest_possible(spec).map_err(|error| {
-        let kind = match error {
-            metron_workload::WorkloadError::BadNumber { .. } => Kind::Usage,
-            _ => Kind::Input,
-        };
-        Failure { kind, error: error.into() }
-    })
+    longest_possible(spec).map_err(workload_failure)
 }
 
 /// Refuses requests that can't be served before anything runs, if they are not to be dropped.
@@ -306,102 +301,4 @@ fn run_all(
     let mut machine = MachineWatch::of(system.origin, &system.executor);
     let watch = &mut (progress, &mut machine);
     compare(rig, &setting, &prepared.contestants, repeating, &workload, watch).map_err(lab_failure)
-}
-
-/// The cost model of an experiment in virtual time, beside it.
-const COST: &str = "cost.toml";
-
-/// Writes down how to repeat the experiment: with the replicates that were asked for, or with those
-/// that the time allowed, and from whatever directory.
-fn write_experiment(
-    prepared: &Prepared,
-    made: &[MeasuredRun],
-    output: &OutputDir,
-) -> Result<(), Failure> {
-    let replicates = match prepared.replicates {
-        Replicates::Exactly(count) | Replicates::UntilDecided(count) => Some(count),
-        Replicates::Within(_) => made.iter().map(|run| run.replicate + 1).max(),
-    };
-    let mut as_run = Experiment { replicates, ..prepared.experiment.clone() };
-    as_run.simulate = as_run.simulate.map(|_| COST.into());
-    as_run.model.id = as_run.model.id.map(|id| match id.parse() {
-        Ok(ModelName::Directory(path) | ModelName::File(path)) => {
-            absolute(&path).display().to_string()
-        }
-        _ => id,
-    });
-    let text = toml::to_string_pretty(&as_run).or_fail(Kind::Internal)?;
-    output.write("experiment.toml", &text).map(|_| ())
-}
-
-/// Prints and saves what came of it. An experiment that was cut short is reported as partial.
-fn report(
-    comparing: Comparing,
-    prepared: &Prepared,
-    header: &Header,
-    facts: Vec<(String, String)>,
-    output: &OutputDir,
-    saved: Option<&SavedResults>,
-    args: &ExperimentArgs,
-) -> Result<(), Failure> {
-    let runs: Vec<Run<'_>> = comparing
-        .runs
-        .iter()
-        .map(|run| Run { policy: &run.policy, replicate: run.replicate, trace: &run.trace })
-        .collect();
-    let policies: Vec<&str> =
-        prepared.contestants.iter().map(|contestant| contestant.info.label.as_str()).collect();
-    let of_runs: Vec<RunOf<'_>> = comparing.runs.iter().map(MeasuredRun::as_run_of).collect();
-    let comparison = Comparison::judged(&policies, &of_runs, &prepared.scoring, &prepared.judging);
-    let report = Report {
-        title: format!("Metron: {} on {}", policies.join(", "), header.model.id),
-        facts: [facts, facts::origin_facts(header)].concat(),
-        comparison: &comparison,
-        runs: &runs,
-        scoring: &prepared.scoring,
-        is_partial: comparing.end == RunEnd::Stopped,
-    };
-    let json = report.to_json().or_fail(Kind::Internal)?;
-    // Printed first: a disk that takes no more files costs nobody the result.
-    if args.output.json {
-        print::result(&json);
-    } else {
-        print::result(&report.to_text(Style { colour: print::wants_colour() }));
-    }
-    let write = || {
-        write_experiment(prepared, &comparing.runs, output)?;
-        output.write("metrics.json", &json)?;
-        let html = output.write("report.html", &report.to_html().or_fail(Kind::Internal)?)?;
-        if !args.output.quiet && !args.output.json {
-            print::note(&format!("Written to {}: open {}", output.0.display(), html.display()));
-        }
-        saved.map_or(Ok(()), |saved| saved.write(&runs, &prepared.scoring))
-    };
-    let written = write();
-    end(comparing.failure, comparing.end, written, comparing.runs.len(), output)
-}
-
-/// How an experiment ends that has been reported.
-fn end(
-    failure: Option<FailedRun>,
-    end: RunEnd,
-    written: Result<(), Failure>,
-    runs: usize,
-    output: &OutputDir,
-) -> Result<(), Failure> {
-    let Some(failed) = failure else {
-        written?;
-        if end == RunEnd::Stopped {
-            let error = anyhow::anyhow!("interrupted; what was measured is reported and saved");
-            return Err(Failure { kind: Kind::Interrupted, error });
-        }
-        return Ok(());
-    };
-    if let Err(failure) = written {
-        print::note(&format!("the report could not be saved: {failure}"));
-    }
-    let dir = output.0.display();
-    let kept = if runs == 1 { "the run".to_owned() } else { format!("the {runs} runs") };
-    print::note(&format!("{kept} before the failure stay in {dir}: metron score {dir} reads them"));
-    Err(failed_run(failed))
 }

@@ -1,9 +1,10 @@
 use metron_metrics::{Comparison, Scoring};
-use metron_report::{Report, Run, Style};
-use metron_trace::Trace;
+use metron_report::{Report, Style};
+use metron_trace::{Header, Trace};
 
 use crate::args::ScoreArgs;
 use crate::exit::{Failure, Kind, OrFail};
+use crate::facts;
 use crate::prepare::check_baseline;
 use crate::print;
 use crate::save_result::SavedResults;
@@ -19,22 +20,24 @@ pub(crate) fn run(args: &ScoreArgs) -> Result<(), Failure> {
     note_missing_deadlines(&saved.traces, &scoring);
     let results = SavedResults::open(&args.save_result, SAVED_RESULTS.as_ref())?;
     let policies = saved.policies();
-    let of_runs = saved.runs();
-    let runs: Vec<Run<'_>> = of_runs
-        .iter()
-        .map(|run| Run { policy: run.policy, replicate: run.replicate, trace: run.trace })
-        .collect();
+    let runs = saved.runs();
     let policies: Vec<&str> = policies.iter().map(String::as_str).collect();
     check_baseline(args.baseline.as_deref(), &policies)?;
     let judging = judging(&saved.traces[0], args.baseline.as_ref())?;
-    let comparison = Comparison::judged(&policies, &of_runs, &scoring, &judging);
+    let headers: Vec<&Header> = saved.traces.iter().map(|trace| &trace.header).collect();
+    let facts = facts::saved_facts(&headers, &scoring, &args.scoring);
+    if !args.json && !args.quiet {
+        print::note(&facts::as_text(&facts));
+    }
+    let comparison = Comparison::judged(&policies, &runs, &scoring, &judging);
+    let is_cut_short = !comparison.policies.iter().all(|row| row.pooled.requests.are_whole());
     let report = Report {
         title: format!("Metron: {}", policies.join(", ")),
-        facts: Vec::new(),
+        facts,
         comparison: &comparison,
         runs: &runs,
         scoring: &scoring,
-        is_partial: false,
+        is_partial: saved.is_cut_off || is_cut_short,
     };
     if args.json {
         print::result(&report.to_json().or_fail(Kind::Internal)?);

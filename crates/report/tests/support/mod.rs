@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use metron_metrics::{Comparison, DeadlineRule, FirstTokenRule, FluidityRule, RunOf, Scoring};
-use metron_report::{Report, Run};
+use metron_report::Report;
 use metron_trace::{
     EndStatus, ExecutorInfo, FORMAT_VERSION, Header, Limits, Machine, ModelInfo, Origin, Phases,
     PolicyInfo, Request, RequestEnd, RequestId, Sampling, StepRecord, Timestamp, Token, Trace,
@@ -22,7 +22,7 @@ fn header(policy: &str) -> Header {
         origin: Origin::Measured,
         seed: 0,
         replicate: 0,
-        max_concurrency: None,
+        max_concurrency: Some(1),
         policy: PolicyInfo {
             label: policy.to_owned(),
             name: policy.to_owned(),
@@ -136,15 +136,8 @@ pub(crate) fn scoring() -> Scoring {
 pub(crate) fn with_report<T>(with: impl FnOnce(&Report<'_>) -> T) -> T {
     let traces = [trace("stalls", 700), trace(ANGULAR, 60)];
     let scoring = scoring();
-    let runs: Vec<Run<'_>> = traces
-        .iter()
-        .map(|trace| Run { policy: &trace.header.policy.label, replicate: 0, trace })
-        .collect();
-    let of_runs: Vec<RunOf<'_>> = runs
-        .iter()
-        .map(|run| RunOf { policy: run.policy, replicate: run.replicate, trace: run.trace })
-        .collect();
-    let comparison = Comparison::new(&["stalls", ANGULAR], &of_runs, &scoring);
+    let runs: Vec<RunOf<'_>> = traces.iter().map(RunOf::of).collect();
+    let comparison = Comparison::new(&["stalls", ANGULAR], &runs, &scoring);
     with(&Report {
         title: "Two policies".to_owned(),
         facts: vec![("model".to_owned(), "tiny & small".to_owned())],
