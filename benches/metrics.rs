@@ -75,6 +75,8 @@ fn header() -> Header {
         command_line: Vec::new(),
         origin: Origin::Simulated,
         seed: 0,
+        replicate: 0,
+        max_concurrency: None,
         policy: PolicyInfo {
             label: String::new(),
             name: String::new(),

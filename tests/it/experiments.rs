@@ -146,6 +146,62 @@ fn a_closed_loop_keeps_its_clients_busy_and_no_more() {
     assert!(steps["mean_sequences"].as_f64().expect("a mean") <= 3.0, "{steps}");
 }
 
+#[test]
+fn every_run_counts_the_requests_that_were_too_long_for_it() {
+    let dir = temporary();
+    let counted = |too_long: &str| {
+        let mut command = simulated(dir.path(), "compare");
+        command.args(["--schedulers", "orca,sarathi", "--replicates", "3", "--num-prompts", "40"]);
+        command.args(["--max-model-len", "300", "--too-long", too_long, "-o", too_long]);
+        let (code, text, error) = run(&mut command);
+        assert_eq!(code, 0, "{error}");
+        let count = |replicate: u32| {
+            let counts = ["orca", "sarathi"].map(|policy| {
+                let trace = format!("{too_long}/{policy}-{replicate}.trace/header.json");
+                let header = json(&dir.path().join(trace));
+                ["dropped_requests", "truncated_requests"].map(|count| header[count].clone())
+            });
+            assert_eq!(counts[0], counts[1], "both policies have the same requests");
+            counts[0].clone()
+        };
+        ([0, 1, 2].map(count), text)
+    };
+    let (dropped, text) = counted("drop");
+    assert_eq!(dropped, [7, 5, 8].map(|count| [count.into(), Value::from(0)]));
+    let note = "requests longer than the context or the cache: 5 to 8 a run dropped\n";
+    assert!(text.contains(note), "{text}");
+    let (cut, text) = counted("truncate");
+    assert_eq!(cut, [7, 5, 8].map(|count| [Value::from(0), count.into()]));
+    assert!(text.contains("5 to 8 a run cut\n"), "{text}");
+}
+
+#[test]
+fn a_run_that_fails_leaves_the_runs_before_it_reported_as_partial() {
+    let dir = temporary();
+    let mut command = simulated(dir.path(), "compare");
+    command.args(["--schedulers", "orca,sarathi", "--replicates", "3", "--num-prompts", "12"]);
+    command.args(["--input-len", "200", "--output-len", "20", "--random-range-ratio", "0.5"]);
+    // One of the third replicate's requests is longer.
+    command.args(["--max-model-len", "312", "--seed", "4", "-o", "out"]);
+    let (code, text, error) = run(&mut command);
+    assert_eq!(code, 3, "{error}");
+    assert!(error.contains("replicate 3: the requests of replicate 3 can't be made"), "{error}");
+    let kept = "the 4 runs before the failure stay in out: metron score out reads them";
+    assert!(error.contains(kept), "{error}");
+    assert!(text.contains("PARTIAL: the experiment was cut short."), "{text}");
+    assert!(text.contains("Against orca, 2 replicates"), "{text}");
+    let metrics = json(&dir.path().join("out/metrics.json"));
+    assert_eq!(
+        (&metrics["is_partial"], metrics["runs"].as_array().map(Vec::len)),
+        (&true.into(), Some(4))
+    );
+    let experiment =
+        fs::read_to_string(dir.path().join("out/experiment.toml")).expect("it is there");
+    assert!(experiment.contains("replicates = 3\n"), "as asked: {experiment}");
+    let (code, _, error) = run(metron(dir.path()).args(["score", "out"]));
+    assert_eq!(code, 0, "{error}");
+}
+
 /// An hour of traffic takes seconds.
 #[test]
 fn an_hour_of_traffic_is_simulated() {

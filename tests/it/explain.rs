@@ -57,8 +57,8 @@ fn a_request_is_explained_under_each_policy() {
     let dir = temporary();
     let (code, text, error) = explained(dir.path(), &["--request", "7"]);
     assert_eq!(code, 0, "{error}");
-    assert!(text.contains("Request 7 under orca arrived at"), "{text}");
-    assert!(text.contains("Request 7 under sarathi arrived at"), "{text}");
+    assert!(text.contains("Request 7 under orca (replicate 1) arrived at"), "{text}");
+    assert!(text.contains("Request 7 under sarathi (replicate 1) arrived at"), "{text}");
 }
 
 #[test]

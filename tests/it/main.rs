@@ -13,3 +13,5 @@ mod memory;
 mod metron;
 mod profiles;
 mod queues;
+mod repeats;
+mod saved;

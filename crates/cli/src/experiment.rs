@@ -7,16 +7,19 @@ use metron_metrics::{
     RateTarget, RequestLimit, RequestLimits,
 };
 use metron_schedulers::PolicySpec;
-use metron_workload::{Arrivals, Class, Lengths, Prompts, TooLong, WorkloadSpec};
+use metron_trace::Limits;
+use metron_workload::{Arrivals, Lengths, Prompts, TooLong, WorkloadSpec};
 use serde::{Deserialize, Serialize};
 
 use crate::args::{
-    ArrivalsArg, EngineArgs, ExperimentArgs, LoadFormatArg, ModelArgs, RuleArg, ScoringArgs,
-    TooLongArg, Until, WorkloadArgs,
+    EngineArgs, ExperimentArgs, LoadFormatArg, MaxSlack, ModelArgs, RuleArg, ScoringArgs,
+    TooLongArg, Until,
 };
+use crate::calibrations::LAST;
 use crate::exit::{Failure, Kind, OrFail};
 
-/// An experiment, as its file has it. What is absent is derived; as run, nothing is absent.
+/// An experiment, as its file has it. What is absent is derived; as run, nothing is absent. Paths in
+/// a file start at its directory.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Experiment {
@@ -89,7 +92,7 @@ pub(crate) struct ScoringSection {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) first_token: Option<FirstTokenRule>,
     /// Deadline of each later token.
-    #[serde(with = "metron_metrics::optional_span", skip_serializing_if = "Option::is_none")]
+    #[serde(with = "metron_metrics::optional_deadline", skip_serializing_if = "Option::is_none")]
     pub(crate) next_token: Option<Duration>,
     /// A TBT above this is a stall.
     #[serde(with = "metron_metrics::optional_span", skip_serializing_if = "Option::is_none")]
@@ -131,7 +134,10 @@ impl Experiment {
             return Err(Failure { kind: Kind::Usage, error });
         }
         if let Some(cost_file) = &args.simulate {
-            experiment.simulate = Some(cost_file.clone());
+            experiment.simulate = Some(match cost_file == Path::new(LAST) {
+                true => cost_file.clone(),
+                false => absolute(cost_file),
+            });
         }
         experiment.model.overlay(&args.model);
         experiment.engine.overlay(&args.engine)?;
@@ -154,13 +160,17 @@ impl Experiment {
         let text = std::fs::read_to_string(path)
             .map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))
             .or_fail(Kind::Input)?;
-        let experiment: Self = toml::from_str(&text)
+        let mut experiment: Self = toml::from_str(&text)
             .map_err(|error| {
                 let line = error.span().map_or(1, |span| line_of(&text, span.start));
                 let hint = did_you_mean(error.message());
                 anyhow::anyhow!("{}:{line}: {}{hint}", path.display(), error.message())
             })
             .or_fail(Kind::Input)?;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        for own in experiment.paths_mut() {
+            *own = absolute(&folder.join(&own));
+        }
         let RateTarget { index, share } = experiment.scoring.rate_target();
         for (key, value) in [("fluid_index", index), ("fluid_share", share)] {
             if !(value > 0.0 && value <= 1.0) {
@@ -173,6 +183,32 @@ impl Experiment {
         }
         Ok(experiment)
     }
+
+    /// The files that it names.
+    fn paths_mut(&mut self) -> impl Iterator<Item = &mut PathBuf> {
+        let simulate = self.simulate.as_mut().filter(|path| *path != Path::new(LAST));
+        let of_workload = self.workload.as_mut().map(|spec| {
+            let lengths = spec.classes.iter_mut().filter_map(|class| match &mut class.lengths {
+                Lengths::Recorded { path } => Some(path),
+                _ => None,
+            });
+            let arrivals = match &mut spec.arrivals {
+                Arrivals::Recorded { path, .. } => Some(path),
+                _ => None,
+            };
+            let prompts = match &mut spec.prompts {
+                Prompts::Text { path } => Some(path),
+                Prompts::Random => None,
+            };
+            lengths.chain(arrivals).chain(prompts)
+        });
+        simulate.into_iter().chain(of_workload.into_iter().flatten())
+    }
+}
+
+/// The same path from any directory.
+pub(crate) fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
 fn line_of(text: &str, at: usize) -> usize {
@@ -230,6 +266,15 @@ impl EngineSection {
         }
         Ok(())
     }
+
+    /// The limits as they are.
+    pub(crate) fn fill_in(&mut self, limits: Limits) {
+        let Limits { block_size, num_blocks, max_num_seqs, max_model_len } = limits;
+        self.block_size = Some(block_size);
+        self.kv_blocks = Some(num_blocks);
+        self.max_num_seqs = Some(max_num_seqs);
+        self.max_model_len = Some(max_model_len);
+    }
 }
 
 impl ScoringSection {
@@ -241,8 +286,8 @@ impl ScoringSection {
             self.next_token = Some(DeadlineRule::parse_next_token(text).or_fail(Kind::Usage)?);
         }
         self.stall_limit = args.stall_limit.or(self.stall_limit);
-        self.max_slack = args.max_slack.or(self.max_slack);
-        self.without_first_token |= args.without_first_token;
+        self.max_slack = args.max_slack.map_or(self.max_slack, |MaxSlack(most)| most);
+        self.without_first_token = args.without_first_token.unwrap_or(self.without_first_token);
         self.fluid_index = args.fluid_index.or(self.fluid_index);
         self.fluid_share = args.fluid_share.or(self.fluid_share);
         if let Some(rule) = args.rule {
@@ -296,189 +341,5 @@ impl ScoringSection {
             with_first_token: !self.without_first_token,
             max_slack: self.max_slack,
         }
-    }
-}
-
-/// A workload with what is still to be derived.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct WorkloadDraft {
-    pub(crate) spec: WorkloadSpec,
-    /// Whether the rate is a placeholder.
-    pub(crate) derive_rate: bool,
-    /// Whether the number of requests is a placeholder.
-    pub(crate) derive_count: bool,
-}
-
-/// Requests to draw lengths from while the number is not known.
-const SAMPLE: u32 = 256;
-
-impl WorkloadDraft {
-    /// The workload of an experiment's file, with the command line's options before it.
-    pub(crate) fn new(spec: Option<&WorkloadSpec>, args: &WorkloadArgs) -> Result<Self, Failure> {
-        let is_given = spec.is_some();
-        let mut draft = Self {
-            spec: spec.cloned().unwrap_or_else(default_workload),
-            derive_rate: !is_given,
-            derive_count: !is_given,
-        };
-        draft.overlay_lengths(args)?;
-        draft.overlay_arrivals(args)?;
-        let WorkloadArgs { num_prompts, max_concurrency, prompt_text, .. } = args;
-        if let Some(count) = num_prompts {
-            draft.spec.num_prompts = *count;
-            draft.derive_count = false;
-        }
-        draft.spec.max_concurrency = max_concurrency.or(draft.spec.max_concurrency);
-        if let Some(path) = prompt_text {
-            draft.spec.prompts = Prompts::Text { path: path.clone() };
-        }
-        draft.spec.stop_at_eos |= args.stop_at_eos;
-        draft.spec.temperature = args.temperature.unwrap_or(draft.spec.temperature);
-        Ok(draft)
-    }
-
-    fn overlay_lengths(&mut self, args: &WorkloadArgs) -> Result<(), Failure> {
-        if let Some(path) = &args.dataset_path {
-            let rows = metron_workload::read_recorded(path).or_fail(Kind::Input)?;
-            self.spec.classes = vec![one_class(Lengths::Recorded { path: path.clone() })];
-            if rows[0].arrived_at.is_some() && args.request_rate.is_none() {
-                self.spec.arrivals = Arrivals::Recorded { path: path.clone(), speed: 1.0 };
-                self.spec.num_prompts = rows.len() as u32;
-                self.derive_rate = false;
-                self.derive_count = false;
-            }
-        } else if args.input_len.is_some() || args.output_len.is_some() {
-            let ratio = args.random_range_ratio.unwrap_or(0.0);
-            if !(0.0..1.0).contains(&ratio) {
-                let error = anyhow::anyhow!(
-                    "--random-range-ratio is {ratio}; it must be from 0 to below 1"
-                );
-                return Err(Failure { kind: Kind::Usage, error });
-            }
-            self.spec.classes = vec![one_class(Lengths::Uniform {
-                prompt_tokens: around(args.input_len.unwrap_or(512), ratio),
-                output_tokens: around(args.output_len.unwrap_or(64), ratio),
-            })];
-        }
-        Ok(())
-    }
-
-    fn overlay_arrivals(&mut self, args: &WorkloadArgs) -> Result<(), Failure> {
-        if args.request_rate == Some(f64::INFINITY) || args.arrivals == Some(ArrivalsArg::AllAtOnce)
-        {
-            self.spec.arrivals = Arrivals::AllAtOnce;
-            self.derive_rate = false;
-            return Ok(());
-        }
-        let usage = |error| Failure { kind: Kind::Usage, error };
-        let given = match self.spec.arrivals {
-            Arrivals::Gamma { request_rate, .. } | Arrivals::Constant { request_rate } => {
-                request_rate
-            }
-            _ => 1.0,
-        };
-        if args.request_rate.is_some_and(|rate| rate.is_nan() || rate <= 0.0) {
-            let rate = args.request_rate.unwrap_or_default();
-            let error = anyhow::anyhow!("--request-rate is {rate}; it must be above 0, or inf");
-            return Err(usage(error));
-        }
-        let request_rate = args.request_rate.unwrap_or(given);
-        self.derive_rate &= args.request_rate.is_none();
-        let burstiness = args.burstiness.unwrap_or(1.0);
-        match args.arrivals {
-            Some(ArrivalsArg::Constant) => {
-                self.spec.arrivals = Arrivals::Constant { request_rate };
-            }
-            Some(ArrivalsArg::Trace)
-                if !matches!(self.spec.arrivals, Arrivals::Recorded { .. }) =>
-            {
-                let error = anyhow::anyhow!(
-                    "--arrivals trace needs --dataset-path FILE with arrival times, and no \
-                     --request-rate"
-                );
-                return Err(usage(error));
-            }
-            Some(ArrivalsArg::Poisson | ArrivalsArg::Gamma) => {
-                self.spec.arrivals = Arrivals::Gamma { request_rate, burstiness };
-            }
-            _ if args.request_rate.is_some() || args.burstiness.is_some() => {
-                self.spec.arrivals = Arrivals::Gamma { request_rate, burstiness };
-            }
-            _ => {}
-        }
-        Ok(())
-    }
-
-    /// A spec to draw lengths from, with a number of requests in any case.
-    pub(crate) fn sample(&self) -> WorkloadSpec {
-        let arrivals = match &self.spec.arrivals {
-            Arrivals::Recorded { .. } => self.spec.arrivals.clone(),
-            _ => Arrivals::AllAtOnce,
-        };
-        let num_prompts = if self.derive_count { SAMPLE } else { self.spec.num_prompts };
-        WorkloadSpec { arrivals, num_prompts, ..self.spec.clone() }
-    }
-
-    /// The rate of the arrivals, where they have one.
-    pub(crate) fn rate(&self) -> Option<f64> {
-        match self.spec.arrivals {
-            Arrivals::Gamma { request_rate, .. } | Arrivals::Constant { request_rate } => {
-                Some(request_rate)
-            }
-            Arrivals::AllAtOnce | Arrivals::Recorded { .. } => None,
-        }
-    }
-}
-
-/// Sets the rate of arrivals that have one.
-pub(crate) fn set_rate(spec: &mut WorkloadSpec, rate: f64) {
-    if let Arrivals::Gamma { request_rate, .. } | Arrivals::Constant { request_rate } =
-        &mut spec.arrivals
-    {
-        *request_rate = rate;
-    }
-}
-
-/// The names of a workload's classes.
-pub(crate) fn class_names(spec: &WorkloadSpec) -> Vec<String> {
-    spec.classes.iter().map(|class| class.name.clone()).collect()
-}
-
-fn one_class(lengths: Lengths) -> Class {
-    Class { name: String::new(), weight: 1.0, priority: 0, lengths }
-}
-
-fn around(length: u32, ratio: f64) -> [u32; 2] {
-    let at = |factor: f64| {
-        #[expect(clippy::cast_sign_loss, reason = "a length times a factor that is not negative")]
-        let tokens = (f64::from(length) * factor).round() as u32;
-        tokens.max(length.min(1)) // a length of 0 stays one, to be refused
-    };
-    [at(1.0 - ratio), at(1.0 + ratio)]
-}
-
-/// Long prompts among short ones, so that generation stalls can be seen.
-fn default_workload() -> WorkloadSpec {
-    let lengths = |prompt_median, prompt_range, output_range| Lengths::Lognormal {
-        prompt_median,
-        prompt_sigma: 0.6,
-        prompt_range,
-        output_median: 32.0,
-        output_sigma: 0.4,
-        output_range,
-    };
-    let class =
-        |name: &str, weight, lengths| Class { name: name.to_owned(), weight, priority: 0, lengths };
-    WorkloadSpec {
-        num_prompts: SAMPLE,
-        arrivals: Arrivals::Gamma { request_rate: 1.0, burstiness: 1.0 },
-        max_concurrency: None,
-        classes: vec![
-            class("chat", 0.85, lengths(64.0, [16, 256], [8, 64])),
-            class("document", 0.15, lengths(1024.0, [768, 1280], [8, 64])),
-        ],
-        prompts: Prompts::Random,
-        temperature: 0.0,
-        stop_at_eos: false,
     }
 }

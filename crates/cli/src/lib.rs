@@ -7,10 +7,13 @@ mod args;
 mod calibrations;
 mod commands;
 mod conditions;
+mod deadline_facts;
+mod derive;
 mod download;
 mod exit;
 mod experiment;
 mod facts;
+mod goodput;
 mod gpu;
 mod kernel;
 mod machine;
@@ -20,8 +23,10 @@ mod prepare;
 mod print;
 mod progress;
 mod save_result;
+mod saved;
 mod stopwatch;
 mod virtual_rig;
+mod workload_draft;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -37,7 +42,8 @@ use prepare::Defaulted;
 /// Runs the command line with the policies of `registry`, and returns the process's exit code:
 /// 0 done, 2 usage, 3 input file, 4 environment, 6 internal, 130 after Ctrl-C.
 pub fn main_with(registry: &Registry) -> ExitCode {
-    let arguments = match Arguments::try_parse() {
+    let words = goodput::with_limits_as_one_word(std::env::args_os());
+    let arguments = match Arguments::try_parse_from(words) {
         Ok(arguments) => arguments,
         Err(error) => return refuse(&error),
     };

@@ -2,21 +2,19 @@ use std::time::Duration;
 
 use metron_engine::{CostModel, Submission};
 use metron_lab::{
-    Calibrated, CalibrationPlan, Contestant, Load, Replicates, Rig, calibrate, decode_deadline,
-    first_token_slack, stall_limit,
+    Calibrated, CalibrationPlan, Contestant, Load, Replicates, Requests, Rig, calibrate,
 };
 use metron_metrics::statistics::Looks;
-use metron_metrics::{DeadlineRule, FirstTokenRule, Judging, Scoring};
+use metron_metrics::{Judging, Scoring};
 use metron_schedulers::{Defaults, PolicySpec, Registry};
-use metron_trace::Limits;
-use metron_workload::{Vocabulary, Workload, WorkloadSpec, generate};
+use metron_trace::{Limits, Request};
+use metron_workload::{Vocabulary, Workload, WorkloadError, WorkloadSpec, generate};
 
+use crate::derive::{LoadFacts, derive_rate, derive_scoring, prompts_within, token_budget};
 use crate::exit::{Failure, Kind, OrFail};
-use crate::experiment::{Experiment, WorkloadDraft, class_names, set_rate};
+use crate::experiment::Experiment;
 use crate::progress::Progress;
-
-/// The decoding batch that the default rate leads to: loaded, but not hopeless.
-const TYPICAL_BATCH: u32 = 8;
+use crate::workload_draft::{WorkloadDraft, class_names};
 
 /// How long the runs of a comparison may take on the machine, all together.
 const COMPARE_TIME: Duration = Duration::from_secs(150);
@@ -63,6 +61,14 @@ impl Defaulted {
             Self::Run => &["sarathi"],
         }
     }
+
+    /// How long a run should take, where so many policies are run.
+    fn time_of_a_run(self, policies: u32) -> Duration {
+        match self {
+            Self::Compare => COMPARE_TIME / (2 * policies.max(1)),
+            Self::Capacity | Self::Run => RUN_TIME,
+        }
+    }
 }
 
 /// An experiment with nothing left to derive.
@@ -74,14 +80,6 @@ pub(crate) struct Prepared {
     pub(crate) scoring: Scoring,
     pub(crate) judging: Judging,
     pub(crate) load: LoadFacts,
-}
-
-/// What was derived, for the sentences of the header.
-pub(crate) struct LoadFacts {
-    pub(crate) batch: u32,
-    pub(crate) decode_step: Duration,
-    pub(crate) derived_rate: bool,
-    pub(crate) derived_deadlines: bool,
 }
 
 /// The limits of an experiment, before anything is loaded.
@@ -128,13 +126,16 @@ pub(crate) fn draw(
     seed: u64,
     replicate: u32,
 ) -> Result<Workload, Failure> {
-    generate(spec, vocabulary, seed, replicate).map_err(|error| {
-        let kind = match error {
-            metron_workload::WorkloadError::BadNumber { .. } => Kind::Usage,
-            _ => Kind::Input,
-        };
-        Failure { kind, error: error.into() }
-    })
+    generate(spec, vocabulary, seed, replicate).map_err(workload_failure)
+}
+
+/// A number is the user's; what else is wrong is in a file.
+pub(crate) fn workload_failure(error: WorkloadError) -> Failure {
+    let kind = match error {
+        WorkloadError::BadNumber { .. } => Kind::Usage,
+        _ => Kind::Input,
+    };
+    Failure { kind, error: error.into() }
 }
 
 /// Derives whatever an experiment leaves open, from the calibration.
@@ -150,80 +151,52 @@ pub(crate) fn prepare(
     let seed = experiment.seed.unwrap_or_default();
     let lengths = draw(&draft.sample(), &Vocabulary::default(), seed, 0)?.lengths();
     let load = Load { cost_model, lengths: &lengths };
-    let most_batch = limits.max_num_seqs;
-    if draft.derive_rate && draft.rate().is_some() {
-        let rate = rounded(load.rate_for_batch(TYPICAL_BATCH.min(most_batch)));
-        set_rate(&mut draft.spec, rate);
-    }
-    let batch = match draft.rate() {
-        Some(rate) => load.batch_at_rate(rate, most_batch),
-        None => most_batch.min(lengths.len() as u32),
+    let facts = derive_rate(&mut draft, &experiment.scoring, &load, limits.max_num_seqs);
+    let scoring = derive_scoring(&mut experiment.scoring, calibrated, &load, facts.batch);
+    let defaults = Defaults {
+        limits,
+        token_budget: token_budget(&scoring, calibrated, &load, facts.batch, limits),
     };
-    let derived_deadlines =
-        experiment.scoring.next_token.is_none() || experiment.scoring.first_token.is_none();
-    let next_token = *experiment
-        .scoring
-        .next_token
-        .get_or_insert_with(|| in_milliseconds(decode_deadline(&load, batch)));
-    let first_token = *experiment.scoring.first_token.get_or_insert_with(|| {
-        FirstTokenRule::PredictedPlus(in_milliseconds(first_token_slack(next_token)))
-    });
-    let stall = *experiment
-        .scoring
-        .stall_limit
-        .get_or_insert_with(|| in_milliseconds(stall_limit(&calibrated.calibration, next_token)));
-    if experiment.schedulers.is_empty() {
-        let named = |name: &&str| PolicySpec {
-            name: (*name).to_owned(),
-            label: None,
-            options: serde_json::Map::new(),
-        };
-        experiment.schedulers = defaulted.schedulers().iter().map(named).collect();
-    }
-    // A budget whose steps are predicted to take just the deadline would miss half of them.
-    let step_limit = next_token.div_f64(calibrated.hybrid_excess(cost_model));
-    let defaults =
-        Defaults { limits, token_budget: load.token_budget(batch, step_limit, limits.block_size) };
+    name_schedulers(&mut experiment.schedulers, defaulted);
     let contestants = contestants(registry, &experiment.schedulers, &defaults)?;
-    let facts = LoadFacts {
-        batch,
-        decode_step: load.decode_step(batch),
-        derived_rate: draft.derive_rate && draft.rate().is_some(),
-        derived_deadlines,
-    };
-    let virtual_time = experiment.simulate.is_some();
     if draft.derive_count {
-        let runs = if defaulted == Defaulted::Compare { 2 * contestants.len() as u32 } else { 1 };
-        let time = if defaulted == Defaulted::Compare { COMPARE_TIME } else { RUN_TIME };
-        draft.spec.num_prompts =
-            if virtual_time { VIRTUAL_PROMPTS } else { prompts_within(time / runs, &load, batch) };
+        let in_time = || {
+            let policies = contestants.len() as u32;
+            prompts_within(defaulted.time_of_a_run(policies), &load, facts.batch)
+        };
+        let is_virtual = experiment.simulate.is_some();
+        draft.spec.num_prompts = if is_virtual { VIRTUAL_PROMPTS } else { in_time() };
     }
     let replicates = replicates(&mut experiment, defaulted, &contestants)?;
     let labels: Vec<&str> = contestants.iter().map(|c| c.info.label.as_str()).collect();
     let judging = judging(experiment.baseline.as_deref(), replicates, &labels)?;
     experiment.seed = Some(seed);
     experiment.workload = Some(draft.spec);
-    experiment.engine.block_size = Some(limits.block_size);
-    experiment.engine.kv_blocks = Some(limits.num_blocks);
-    experiment.engine.max_num_seqs = Some(limits.max_num_seqs);
-    experiment.engine.max_model_len = Some(limits.max_model_len);
-    for (spec, contestant) in experiment.schedulers.iter_mut().zip(&contestants) {
+    experiment.engine.fill_in(limits);
+    fill_in_options(&mut experiment.schedulers, &contestants);
+    Ok(Prepared { experiment, contestants, replicates, scoring, judging, load: facts })
+}
+
+/// The command's own schedulers where none are named.
+fn name_schedulers(schedulers: &mut Vec<PolicySpec>, defaulted: Defaulted) {
+    if schedulers.is_empty() {
+        let named = |name: &&str| PolicySpec {
+            name: (*name).to_owned(),
+            label: None,
+            options: serde_json::Map::new(),
+        };
+        schedulers.extend(defaulted.schedulers().iter().map(named));
+    }
+}
+
+/// Every option of every scheduler, as they run.
+fn fill_in_options(schedulers: &mut [PolicySpec], contestants: &[Contestant]) {
+    for (spec, contestant) in schedulers.iter_mut().zip(contestants) {
         if let serde_json::Value::Object(options) = &contestant.info.options {
             spec.label = Some(contestant.info.label.clone());
             spec.options.clone_from(options);
         }
     }
-    let scoring = Scoring {
-        deadlines: DeadlineRule { first_token, next_token: Some(next_token) },
-        class_deadlines: experiment.scoring.classes.clone(),
-        prefill: Some(calibrated.calibration.prefill.curve),
-        fluidity: experiment.scoring.fluidity_rule(),
-        rate_target: experiment.scoring.rate_target(),
-        stall_limit: stall,
-        goodput: experiment.scoring.goodput.clone(),
-        objectives: experiment.scoring.objectives.clone(),
-    };
-    Ok(Prepared { experiment, contestants, replicates, scoring, judging, load: facts })
 }
 
 /// How often to repeat; the limit of `--until decided` is filled into the experiment.
@@ -280,25 +253,6 @@ pub(crate) fn check_baseline(baseline: Option<&str>, policies: &[&str]) -> Resul
     }
 }
 
-/// Requests so that a run takes about so long: arrivals, and then the last ones' output.
-fn prompts_within(time: Duration, load: &Load<'_>, batch: u32) -> u32 {
-    let a_second = load.rate_for_batch(batch);
-    #[expect(clippy::cast_sign_loss, reason = "a time times a rate")]
-    let requests = (time.as_secs_f64() * 0.75 * a_second).round() as u32;
-    requests.clamp(8, 1024)
-}
-
-/// Two digits: a rate that people can read and repeat.
-fn rounded(rate: f64) -> f64 {
-    let unit = 10_f64.powf(rate.log10().floor() - 1.0);
-    (rate / unit).round() * unit
-}
-
-/// Whole milliseconds, at least one.
-fn in_milliseconds(span: Duration) -> Duration {
-    Duration::from_millis(u64::try_from(span.as_millis()).unwrap_or(u64::MAX).max(1))
-}
-
 fn contestants(
     registry: &Registry,
     specs: &[PolicySpec],
@@ -328,20 +282,14 @@ fn contestants(
 }
 
 /// The requests of a replicate with their deadlines, for the engine.
-pub(crate) fn submissions(
-    workload: Workload,
-    spec: &WorkloadSpec,
-    scoring: &Scoring,
-) -> Vec<Submission> {
+pub(crate) fn submissions(workload: Workload, spec: &WorkloadSpec, scoring: &Scoring) -> Requests {
     let classes = class_names(spec);
-    workload
-        .requests
-        .into_iter()
-        .zip(workload.prompts)
-        .map(|(mut request, prompt)| {
-            let class = classes.get(request.class as usize).map(String::as_str);
-            request.deadlines = scoring.deadlines_of(class, request.prompt_tokens, None);
-            Submission { request, prompt }
-        })
-        .collect()
+    let Workload { requests, prompts, dropped, truncated } = workload;
+    let submission = |(mut request, prompt): (Request, Vec<u32>)| {
+        let class = classes.get(request.class as usize).map(String::as_str);
+        request.deadlines = scoring.deadlines_of(class, request.prompt_tokens, None);
+        Submission { request, prompt }
+    };
+    let submissions = requests.into_iter().zip(prompts).map(submission).collect();
+    Requests { submissions, dropped, truncated }
 }

@@ -1,7 +1,8 @@
+use std::collections::BTreeSet;
 use std::path::Path;
 
-use metron_metrics::Scoring;
-use metron_report::{Run, vllm_result};
+use metron_metrics::{RunOf, Scoring};
+use metron_report::vllm_result;
 
 use crate::args::SaveResultArgs;
 use crate::exit::{Failure, Kind, OrFail};
@@ -24,12 +25,17 @@ impl SavedResults {
     }
 
     /// Writes a file for each run.
-    pub(crate) fn write(&self, runs: &[Run<'_>], scoring: &Scoring) -> Result<(), Failure> {
+    pub(crate) fn write(&self, runs: &[RunOf<'_>], scoring: &Scoring) -> Result<(), Failure> {
+        let seeds: BTreeSet<u64> = runs.iter().map(|run| run.trace.header.seed).collect();
         for run in runs {
             let result = vllm_result(run.trace, scoring, self.with_requests);
             let json = serde_json::to_string(&result).or_fail(Kind::Internal)?;
-            let name = metron_lab::file_name(&format!("{}-{}.json", run.policy, run.replicate));
-            self.dir.write(&name, &json)?;
+            let seed = match seeds.len() {
+                1 => String::new(),
+                _ => format!("seed{}-", run.trace.header.seed),
+            };
+            let name = format!("{}-{seed}{}.json", run.policy, run.replicate);
+            self.dir.write(&metron_lab::file_name(&name), &json)?;
         }
         Ok(())
     }

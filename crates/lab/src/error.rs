@@ -30,11 +30,30 @@ pub enum LabError {
         objective: Objective,
     },
     /// The requests of a replicate can't be made.
-    #[error("replicate {replicate}: {cause}")]
+    #[error("the requests of replicate {} can't be made: {cause}", replicate + 1)]
     Workload {
-        /// Which.
+        /// Which, from 0.
         replicate: u32,
         /// Why.
         cause: String,
     },
+}
+
+/// One run of several that failed; what the others have told stands.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{policy}, replicate {}{}: {cause}",
+    replicate + 1,
+    rate.map(|rate| format!(", at {rate} requests/s")).unwrap_or_default()
+)]
+pub struct FailedRun {
+    /// Whose run it was.
+    pub policy: String,
+    /// Which repetition, from 0.
+    pub replicate: u32,
+    /// The rate of a search.
+    pub rate: Option<f64>,
+    /// Why it failed.
+    #[source]
+    pub cause: LabError,
 }

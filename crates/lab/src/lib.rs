@@ -16,8 +16,8 @@ pub use capacity::{
 };
 pub use compare::{Comparing, Repeating, Replicates, compare};
 pub use derive::{Load, decode_deadline, first_token_slack, stall_limit};
-pub use error::LabError;
+pub use error::{FailedRun, LabError};
 pub use overhead::{Overhead, OverheadPlan, overhead};
 pub use record::DiskRecorder;
 pub use rig::Rig;
-pub use run::{Contestant, MeasuredRun, Setting, Watch, file_name, measure};
+pub use run::{Contestant, MeasuredRun, Requests, Setting, Watch, file_name, measure};

@@ -53,7 +53,7 @@ impl<A: Watch + ?Sized, B: Watch + ?Sized> Watch for (&mut A, &mut B) {
 /// What all runs of an experiment share.
 #[derive(Clone, Copy)]
 pub struct Setting<'a> {
-    /// The header of every trace; the policy is filled in.
+    /// The header of every trace; what is a single run's is filled in.
     pub header: &'a Header,
     /// The latency oracle that policies may ask, and the predictions in the trace.
     pub cost_model: Option<&'a dyn CostModel>,
@@ -67,6 +67,17 @@ impl std::fmt::Debug for Setting<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Setting").field("output", &self.output).finish_non_exhaustive()
     }
+}
+
+/// The requests of a run, and what became of those that were too long for it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Requests {
+    /// What is served.
+    pub submissions: Vec<Submission>,
+    /// Requests that were left out.
+    pub dropped: u32,
+    /// Requests that were cut.
+    pub truncated: u32,
 }
 
 /// A run that was measured, as its trace on disk has it.
@@ -89,7 +100,7 @@ pub struct MeasuredRun {
 impl MeasuredRun {
     /// As metrics take it.
     pub fn as_run_of(&self) -> RunOf<'_> {
-        RunOf { policy: &self.policy, replicate: self.replicate, trace: &self.trace }
+        RunOf::of(&self.trace)
     }
 
     /// How long the run was, by its own clock.
@@ -98,7 +109,7 @@ impl MeasuredRun {
     }
 }
 
-/// Serves `submissions` under one policy, after a warm-up that is not recorded, and writes the
+/// Serves `requests` under one policy, after a warm-up that is not recorded, and writes the
 /// trace while the run goes on. What is returned was read back from the disk: numbers come from
 /// the trace as stored, and from nowhere else.
 pub fn measure(
@@ -106,14 +117,21 @@ pub fn measure(
     setting: &Setting<'_>,
     contestant: &Contestant,
     replicate: u32,
-    submissions: Vec<Submission>,
+    requests: Requests,
     watch: &mut dyn Watch,
 ) -> Result<MeasuredRun, LabError> {
     warm_up(rig)?;
     let policy = contestant.info.label.clone();
-    watch.run_begins(&policy, replicate, submissions.len());
+    watch.run_begins(&policy, replicate, requests.submissions.len());
     let dir = setting.output.join(trace_name(&policy, replicate));
-    let header = Header { policy: contestant.info.clone(), ..setting.header.clone() };
+    let header = Header {
+        policy: contestant.info.clone(),
+        replicate,
+        max_concurrency: setting.max_concurrency,
+        dropped_requests: requests.dropped,
+        truncated_requests: requests.truncated,
+        ..setting.header.clone()
+    };
     let mut recorder = DiskRecorder(TraceWriter::create(&dir, &header)?);
     let engine = Engine {
         policy: &policy,
@@ -124,7 +142,7 @@ pub fn measure(
     let end = engine.run(
         rig.start()?,
         (contestant.make)().as_mut(),
-        submissions,
+        requests.submissions,
         &mut (&mut recorder, &mut *watch),
     );
     let conditions = watch.run_ended();

@@ -122,7 +122,7 @@ fn classes() -> Vec<String> {
 fn header() -> Header {
     let json = serde_json::json!({
         "format_version": 1, "metron_version": "", "command_line": [], "origin": "simulated",
-        "seed": 0, "policy": { "label": "", "name": "", "options": null },
+        "seed": 0, "replicate": 0, "policy": { "label": "", "name": "", "options": null },
         "model": { "id": "", "source": "", "format": "", "parameters": 0, "dummy": true },
         "executor": { "device": "" }, "machine": { "cpu_features": [] },
         "limits": LIMITS, "experiment": null, "classes": classes(),

@@ -14,10 +14,18 @@ use crate::timeline::timelines;
 pub struct RunOf<'a> {
     /// Label of the policy.
     pub policy: &'a str,
-    /// Which repetition.
+    /// Which repetition, from 0.
     pub replicate: u32,
     /// Its trace.
     pub trace: &'a Trace,
+}
+
+impl<'a> RunOf<'a> {
+    /// Of a trace, as its header names it.
+    pub fn of(trace: &'a Trace) -> Self {
+        let header = &trace.header;
+        Self { policy: &header.policy.label, replicate: header.replicate, trace }
+    }
 }
 
 /// Which way a metric is better.

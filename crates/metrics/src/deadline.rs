@@ -12,7 +12,7 @@ pub struct DeadlineRule {
     /// The first token's.
     pub first_token: FirstTokenRule,
     /// Each later token's; absent: what was in force during the run.
-    #[serde(default, with = "optional_span", skip_serializing_if = "Option::is_none")]
+    #[serde(default, with = "optional_deadline", skip_serializing_if = "Option::is_none")]
     pub next_token: Option<Duration>,
 }
 
@@ -63,7 +63,7 @@ pub struct ClassDeadlines {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_token: Option<FirstTokenRule>,
     /// Each later token's.
-    #[serde(default, with = "optional_span", skip_serializing_if = "Option::is_none")]
+    #[serde(default, with = "optional_deadline", skip_serializing_if = "Option::is_none")]
     pub next_token: Option<Duration>,
 }
 
@@ -202,8 +202,6 @@ pub mod optional_span {
 
     use serde::{Deserialize, Deserializer, Serializer, de};
 
-    use super::DeadlineRule;
-
     /// Writes a duration in one unit.
     pub fn serialize<S: Serializer>(
         span: &Option<Duration>,
@@ -216,6 +214,25 @@ pub mod optional_span {
     }
 
     /// Reads a duration with a unit.
+    pub fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Duration>, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let refused = |cause| de::Error::custom(format!("`{text}` is no duration ({cause})"));
+        super::parse_span(text.trim()).map(Some).map_err(refused)
+    }
+}
+
+/// Optional deadlines of later tokens as text in files: durations of at least 1 ns.
+pub mod optional_deadline {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, de};
+
+    use super::DeadlineRule;
+    pub use super::optional_span::serialize;
+
+    /// Reads a later token's deadline.
     pub fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<Option<Duration>, D::Error> {
@@ -270,6 +287,27 @@ mod tests {
             let deadlines = rule.of(9, None, Some(&curve)).expect("there is a curve");
             assert!(deadlines.first_token > Duration::from_secs(1 << 62), "{text}");
         }
+    }
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Spans {
+        #[serde(with = "optional_span")]
+        span: Option<Duration>,
+        #[serde(with = "optional_deadline")]
+        deadline: Option<Duration>,
+    }
+
+    #[test]
+    fn a_span_may_be_nothing_and_a_deadline_may_not() {
+        let spans = Spans { span: Some(Duration::ZERO), deadline: Some(Duration::from_nanos(1)) };
+        let text = serde_json::to_string(&spans).expect("it is text");
+        assert_eq!(text, r#"{"span":"0s","deadline":"1ns"}"#);
+        assert_eq!(serde_json::from_str::<Spans>(&text).expect("it is read back"), spans);
+        let refused = |text: &str| serde_json::from_str::<Spans>(text).expect_err(text).to_string();
+        let error = refused(r#"{"span":"0s","deadline":"0s"}"#);
+        assert!(error.contains("a later token's deadline must be at least 1 ns"), "{error}");
+        let error = refused(r#"{"span":"soon","deadline":"1s"}"#);
+        assert!(error.contains("`soon` is no duration"), "{error}");
     }
 
     #[test]

@@ -1,7 +1,7 @@
-use metron_trace::{Request, Trace};
 use serde::{Deserialize, Serialize};
 
 use crate::comparison::{Better, RunOf};
+use crate::identity::are_paired;
 use crate::measure::{MEASURES, Measure, Scale};
 use crate::statistics::{Interval, LEVEL, RunTooShort, Sample};
 use crate::summary::{RunSummary, Scoring, in_order, summarise};
@@ -156,10 +156,7 @@ impl Judgement {
 /// The values of the replicates that both have, where both served the same requests.
 fn pairs(measure: &Measure, baseline: &[&WholeRun<'_>], own: &[&WholeRun<'_>]) -> Pairs {
     let values = baseline.iter().filter_map(|base| {
-        let other = own.iter().find(|own| own.run.replicate == base.run.replicate)?;
-        if !have_the_same_requests(base.run.trace, other.run.trace) {
-            return None;
-        }
+        let other = own.iter().find(|own| are_paired(base.run, own.run))?;
         Some(((measure.of)(&base.summary), (measure.of)(&other.summary)))
     });
     Pairs {
@@ -168,14 +165,6 @@ fn pairs(measure: &Measure, baseline: &[&WholeRun<'_>], own: &[&WholeRun<'_>]) -
         scale: measure.scale,
         values: values.collect(),
     }
-}
-
-/// By their lengths: in a closed loop they arrive when the policy lets them.
-fn have_the_same_requests(a: &Trace, b: &Trace) -> bool {
-    let alike = |(a, b): (&Request, &Request)| {
-        a.prompt_tokens == b.prompt_tokens && a.most_output_tokens() == b.most_output_tokens()
-    };
-    a.requests.len() == b.requests.len() && a.requests.iter().zip(&b.requests).all(alike)
 }
 
 /// A policy's mean over its replicates, or its one run's value, without the difference.

@@ -12,6 +12,7 @@ mod doubt;
 mod due;
 mod etalon;
 mod fluidity;
+mod identity;
 mod judgement;
 mod latency;
 mod limits;
@@ -37,10 +38,13 @@ pub use capacity::{
 };
 pub use comparison::{Better, Comparison, PolicyRow, RunOf, StallStory, served_alike};
 pub use curve::fit_prefill;
-pub use deadline::{ClassDeadlines, DeadlineError, DeadlineRule, FirstTokenRule, optional_span};
+pub use deadline::{
+    ClassDeadlines, DeadlineError, DeadlineRule, FirstTokenRule, optional_deadline, optional_span,
+};
 pub use doubt::{Doubt, RaisedDoubt, doubts, doubts_of_conditions, requests_for};
 pub use due::{DueToken, due_tokens};
 pub use fluidity::{CountingRule, Deadlined, Fluidity, FluidityRule, fluidity};
+pub use identity::{RunTwice, check_distinct};
 pub use judgement::{Judgement, Judging, MeasureJudgement, PolicyJudgement};
 pub use latency::{Absent, Latencies, Stalls};
 pub use limits::{LimitError, RequestLimit, RequestLimits};

@@ -1,4 +1,4 @@
-use metron_metrics::{Doubt, RunOf, doubts};
+use metron_metrics::{Doubt, doubts};
 use serde::Serialize;
 
 use crate::report::Report;
@@ -19,11 +19,6 @@ pub(crate) struct DoubtLine {
 
 /// Every doubt that a report's runs give cause for.
 pub(crate) fn doubt_lines(report: &Report<'_>) -> Vec<DoubtLine> {
-    let runs: Vec<RunOf<'_>> = report
-        .runs
-        .iter()
-        .map(|run| RunOf { policy: run.policy, replicate: run.replicate, trace: run.trace })
-        .collect();
     let line = |raised: metron_metrics::RaisedDoubt| {
         let whose = match raised.policies.as_slice() {
             policies if policies.is_empty() || raised.of == 1 => String::new(),
@@ -43,7 +38,7 @@ pub(crate) fn doubt_lines(report: &Report<'_>) -> Vec<DoubtLine> {
             of_runs: raised.of,
         }
     };
-    doubts(&runs, report.scoring).into_iter().map(line).collect()
+    doubts(report.runs, report.scoring).into_iter().map(line).collect()
 }
 
 /// Doubts as text, a line each with what to do; nothing of none.

@@ -9,6 +9,7 @@ use crate::figures::{
     Figure, Key, Streams, blame_figure, blame_keys, cdfs, policy_keys, stream_keys, streams,
     timeline_keys, timelines,
 };
+use crate::label::system;
 use crate::notes::notes;
 use crate::report::Report;
 use crate::rows::rows;
@@ -102,31 +103,11 @@ pub(crate) fn fill(name: &str, page: &impl Serialize) -> Result<String, minijinj
     environment.get_template(name)?.render(Serde(page))
 }
 
-/// `smollm2 (GGUF Q4_1) on cpu in f32, 2 threads, AMD EPYC; seed 7; measured`.
-fn system(header: &Header) -> String {
-    let (model, executor) = (&header.model, &header.executor);
-    let dtype = executor.dtype.as_ref().map_or_else(String::new, |dtype| format!(" in {dtype}"));
-    let threads = executor.threads.map_or_else(String::new, |n| format!(", {n} threads"));
-    let machine = &header.machine;
-    let (processor, clock) = match header.origin {
-        Origin::Measured => (machine.gpu.as_ref().or(machine.cpu.as_ref()), "measured"),
-        Origin::Simulated => (None, "simulated"),
-        Origin::Imported | Origin::ImportedWithoutArrivals => {
-            return format!("{}, {}", model.id, model.source);
-        }
-    };
-    let processor = processor.map_or_else(String::new, |name| format!(", {name}"));
-    format!(
-        "{} ({}) on {}{dtype}{threads}{processor}; seed {}; {clock}",
-        model.id, model.format, executor.device, header.seed
-    )
-}
-
 /// What nobody may overlook.
 fn flags(report: &Report<'_>) -> Vec<&'static str> {
     let any = |of: fn(&Header) -> bool| report.runs.iter().any(|run| of(&run.trace.header));
     let flags = [
-        (report.is_partial, "Partial: the experiment was interrupted."),
+        (report.is_partial, "Partial: the experiment was cut short."),
         (
             any(|header| header.origin == Origin::Simulated),
             "Simulated: times are a cost model's, not a machine's.",

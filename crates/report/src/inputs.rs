@@ -17,11 +17,12 @@ pub(crate) struct Input {
 
 /// What is no input (when and how the run was called, what was measured before it), and what the
 /// header says twice.
-const NOT_INPUTS: [&str; 11] = [
+const NOT_INPUTS: [&str; 12] = [
     "created_at",
     "command_line",
     "calibration",
     "machine.conditions",
+    "max_concurrency",
     "policy.label",
     "experiment.policies",
     "experiment.imported.says.date",
@@ -32,8 +33,15 @@ const NOT_INPUTS: [&str; 11] = [
 ];
 
 /// What the other tool of an imported trace did not say, and what followed from its name.
-const NOT_IMPORTED: [&str; 6] =
-    ["seed", "limits", "model.parameters", "model.dummy", "dropped_requests", "truncated_requests"];
+const NOT_IMPORTED: [&str; 7] = [
+    "seed",
+    "replicate",
+    "limits",
+    "model.parameters",
+    "model.dummy",
+    "dropped_requests",
+    "truncated_requests",
+];
 
 /// Parts of the experiment, without the place where the header keeps them.
 const SHORT: [(&str, &str); 3] = [
@@ -41,6 +49,21 @@ const SHORT: [(&str, &str); 3] = [
     ("experiment.imported.says.", "imported."),
     ("experiment.scoring.", "scoring."),
 ];
+
+/// In what replicates and policies of one experiment differ by themselves.
+const OF_A_RUN: [&str; 4] = ["policy", "replicate", "dropped_requests", "truncated_requests"];
+
+/// The inputs, by name, in which runs differ that stand in one table; that their policies do is the
+/// point of it.
+pub fn differing_inputs(headers: &[&Header]) -> Vec<String> {
+    let Some((first, others)) = headers.split_first() else { return Vec::new() };
+    let differing = others.iter().flat_map(|other| different_inputs(first, other));
+    let mut names: Vec<String> = differing.map(|input| input.name).collect();
+    names.retain(|name| !OF_A_RUN.iter().any(|own| is_in(name, own)));
+    names.sort();
+    names.dedup();
+    names
+}
 
 /// In what the inputs of two runs differ, by name. Of what only one of them has, the whole is named
 /// and not its parts.

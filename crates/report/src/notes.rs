@@ -1,4 +1,5 @@
 use metron_metrics::{Judged, ObjectiveVerdict, RunSummary, served_alike};
+use metron_trace::Header;
 
 use crate::blame::{blamed, causes};
 use crate::report::Report;
@@ -19,6 +20,7 @@ pub(crate) fn notes(report: &Report<'_>) -> Vec<String> {
     if !causes(&blamed(report)).is_empty() {
         notes.push("why deadlines were missed is estimated: see docs/blame.md".to_owned());
     }
+    notes.extend(too_long(report));
     let judged = || report.comparison.policies.iter().flat_map(|row| &row.pooled.objectives);
     if judged().next().is_some() {
         notes.push(
@@ -40,6 +42,24 @@ pub(crate) fn notes(report: &Report<'_>) -> Vec<String> {
         }
     }
     notes
+}
+
+/// What became of requests that were too long: they are in no number.
+fn too_long(report: &Report<'_>) -> Option<String> {
+    let headers = || report.runs.iter().map(|run| &run.trace.header);
+    let count = |what: &str, of: fn(&Header) -> u32| {
+        let counts = headers().map(of);
+        let (least, most) = (counts.clone().min()?, counts.max().filter(|most| *most > 0)?);
+        let range = if least == most { String::new() } else { format!("{least} to ") };
+        Some(format!("{range}{most} a run {what}"))
+    };
+    let counts = [
+        count("dropped", |header| header.dropped_requests),
+        count("cut", |header| header.truncated_requests),
+    ];
+    let counts: Vec<String> = counts.into_iter().flatten().collect();
+    let told = || format!("requests longer than the context or the cache: {}", counts.join(", "));
+    (!counts.is_empty()).then(told)
 }
 
 /// Why a verdict is open, and what would close it.

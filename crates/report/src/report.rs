@@ -1,7 +1,7 @@
 use std::time::Duration;
 
-use metron_metrics::{Comparison, Deadlined, RunSummary, Scoring, Timeline, summarise};
-use metron_trace::{Header, Trace};
+use metron_metrics::{Comparison, Deadlined, RunOf, RunSummary, Scoring, Timeline, summarise};
+use metron_trace::Header;
 use serde::Serialize;
 
 use crate::doubts::{DoubtLine, doubt_lines};
@@ -20,22 +20,11 @@ pub struct Report<'a> {
     /// The policies' rows and sentences.
     pub comparison: &'a Comparison,
     /// The runs themselves, for the figures.
-    pub runs: &'a [Run<'a>],
+    pub runs: &'a [RunOf<'a>],
     /// How they were scored.
     pub scoring: &'a Scoring,
     /// Whether the experiment was cut short.
     pub is_partial: bool,
-}
-
-/// One run.
-#[derive(Debug, Clone, Copy)]
-pub struct Run<'a> {
-    /// Label of its policy.
-    pub policy: &'a str,
-    /// Which repetition, from 0.
-    pub replicate: u32,
-    /// Its trace.
-    pub trace: &'a Trace,
 }
 
 /// How text looks.
@@ -65,7 +54,7 @@ struct RunEnvelope<'a> {
 }
 
 impl<'a> RunEnvelope<'a> {
-    fn new(run: &Run<'a>, scoring: &Scoring) -> Self {
+    fn new(run: &RunOf<'a>, scoring: &Scoring) -> Self {
         Self {
             policy: run.policy,
             replicate: run.replicate,

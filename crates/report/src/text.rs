@@ -2,6 +2,7 @@ use std::fmt::Write;
 
 use crate::columns::columns;
 use crate::doubts::{doubt_lines, doubts_text};
+use crate::label::labels;
 use crate::notes::notes;
 use crate::report::{Report, Style};
 use crate::rows::{Row, rows};
@@ -10,16 +11,17 @@ use crate::verdicts::{MeasureRows, PolicyRow, Verdicts};
 const GREEN: &str = "\u{1b}[32;1m";
 const RESET: &str = "\u{1b}[0m";
 
-/// The table, what to know of it, and the sentences.
+/// Whose numbers they are, the table, what to know of it, and the sentences.
 pub(crate) fn render(report: &Report<'_>, style: Style) -> String {
     let policies = report.comparison.policies.iter();
-    let labels: Vec<&str> = policies.map(|row| row.policy.as_str()).collect();
-    let mut text = table(&labels, &rows(report), style);
+    let policies: Vec<&str> = policies.map(|row| row.policy.as_str()).collect();
+    let mut text = labels(report).join("\n") + "\n\n";
+    text.push_str(&table(&policies, &rows(report), style));
     for note in notes(report) {
         let _ = writeln!(text, "{note}");
     }
     if report.is_partial {
-        text.push_str("\nPARTIAL: the experiment was interrupted.\n");
+        text.push_str("\nPARTIAL: the experiment was cut short.\n");
     }
     if let Some(judgement) = &report.comparison.judgement {
         let _ = write!(

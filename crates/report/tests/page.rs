@@ -3,7 +3,7 @@
 mod served;
 
 use metron_metrics::{Comparison, RunOf};
-use metron_report::{Report, Run};
+use metron_report::Report;
 use served::Experiment;
 
 fn page(report: &Report<'_>) -> String {
@@ -72,9 +72,8 @@ fn without_a_calibration_nobody_is_blamed() {
 fn policies_without_a_run_leave_their_figures_out() {
     let experiment = Experiment::of(&["orca"], 12);
     let (policy, replicate, trace) = &experiment.runs[0];
-    let runs = [Run { policy, replicate: *replicate, trace }];
-    let of = [RunOf { policy, replicate: *replicate, trace }];
-    let comparison = Comparison::new(&["orca", "sarathi"], &of, &experiment.scoring);
+    let runs = [RunOf { policy, replicate: *replicate, trace }];
+    let comparison = Comparison::new(&["orca", "sarathi"], &runs, &experiment.scoring);
     let html = experiment
         .report(|report| page(&Report { comparison: &comparison, runs: &runs, ..report }));
     assert_eq!(count(&html, "<figcaption>sarathi"), 0);

@@ -42,6 +42,34 @@ fn an_interrupted_experiment_says_so() {
     assert!(text.contains("PARTIAL"), "{text}");
 }
 
+#[test]
+fn runs_of_several_systems_have_a_line_each_above_the_table() {
+    let mut experiment = Experiment::of(&["orca"], 12);
+    experiment.runs[0].2.header.seed = 3;
+    let text = experiment.report(|report| report.to_text(PLAIN));
+    assert!(
+        text.starts_with("Simulated: toy (cost model) in virtual time; seeds 3, 7; Metron"),
+        "{text}"
+    );
+    experiment.runs[0].2.header.origin = Origin::Measured;
+    experiment.runs[0].2.header.model.dummy = true;
+    let text = experiment.report(|report| report.to_text(PLAIN));
+    let labels: Vec<&str> = text.lines().take_while(|line| !line.is_empty()).collect();
+    assert_eq!(
+        labels,
+        [
+            "Measured: toy (random weights) on virtual time; seed 3; Metron 0.1.0",
+            "Simulated: toy (cost model) in virtual time; seed 7; Metron 0.1.0",
+        ]
+    );
+    experiment.runs[0].2.header.origin = Origin::Imported;
+    let text = experiment.report(|report| report.to_text(PLAIN));
+    assert!(
+        text.starts_with("Imported: toy, these tests; Metron 0.1.0"),
+        "nothing of a seed: {text}"
+    );
+}
+
 fn objective() -> Objective {
     "ttft <= 1 s for 95%".parse().expect("an objective")
 }

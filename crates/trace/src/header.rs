@@ -19,6 +19,11 @@ pub struct Header {
     pub origin: Origin,
     /// The seed that every random stream of the run derives from.
     pub seed: u64,
+    /// Which repetition of its experiment it is, from 0: replicates of one number and seed have the
+    /// same requests, whatever the policy.
+    pub replicate: u32,
+    /// Closed loop: the most requests in progress. `None`: an open loop, or not known.
+    pub max_concurrency: Option<u32>,
     /// The policy and its settings.
     pub policy: PolicyInfo,
     /// The model.

@@ -20,6 +20,8 @@ fn header() -> Header {
         command_line: vec!["metron".to_owned(), "run".to_owned()],
         origin: Origin::Simulated,
         seed: 7,
+        replicate: 0,
+        max_concurrency: None,
         policy: PolicyInfo {
             label: "sarathi".to_owned(),
             name: "sarathi".to_owned(),
@@ -355,8 +357,13 @@ fn check_refused(spoil: impl FnOnce(&Path), expected: &str) {
 
 #[test]
 fn a_trace_of_another_version_is_refused() {
-    let other = |dir: &Path| fs::write(dir.join("header.json"), r#"{"format_version": 99}"#);
-    check_refused(|dir| other(dir).unwrap(), "format version 99, this Metron reads version 1");
+    let header = |version| format!(r#"{{"format_version": {version}}}"#);
+    for version in [FORMAT_VERSION - 1, 99] {
+        let other = |dir: &Path| fs::write(dir.join("header.json"), header(version));
+        let expected =
+            format!("format version {version}, this Metron reads version {FORMAT_VERSION}");
+        check_refused(|dir| other(dir).unwrap(), &expected);
+    }
 }
 
 #[test]

@@ -237,6 +237,8 @@ pub(crate) fn header(cost: &AffineCost, limits: Limits) -> Header {
         command_line: Vec::new(),
         origin: Origin::Simulated,
         seed: 0,
+        replicate: 0,
+        max_concurrency: None,
         policy: PolicyInfo {
             label: "served".to_owned(),
             name: String::new(),

@@ -16,12 +16,13 @@ use super::lab_failure;
 use crate::args::{CapacityArgs, ExperimentArgs};
 use crate::conditions::MachineWatch;
 use crate::exit::{Failure, Kind, OrFail};
-use crate::experiment::{Experiment, WorkloadDraft, set_rate};
+use crate::experiment::Experiment;
 use crate::facts;
 use crate::output::OutputDir;
 use crate::prepare::{Defaulted, Prepared, draw, prepare, quick_calibration, submissions};
 use crate::print;
 use crate::progress::{Progress, StopSignal};
+use crate::workload_draft::{WorkloadDraft, set_rate};
 
 /// The objective of the paper, where none is given.
 const DEFAULT_OBJECTIVE: &str = "fluidity_index >= 0.9 for 99%";

@@ -4,10 +4,10 @@ use metron_metrics::summarise;
 use metron_report::{Diff, Pair, Side};
 use metron_trace::Trace;
 
-use super::score::{policies, read_traces, scoring};
 use crate::args::{DiffArgs, ScoringArgs};
 use crate::exit::{Failure, Kind, OrFail};
 use crate::print;
+use crate::saved::{SavedRuns, scoring};
 
 /// `metron diff`: the metrics of two saved results side by side, and what differs in their inputs.
 pub(crate) fn run(args: &DiffArgs) -> Result<(), Failure> {
@@ -45,17 +45,17 @@ pub(crate) fn run(args: &DiffArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A saved result: its traces, and whose they are.
+/// A saved result: its runs, and whose they are.
 struct Saved {
-    traces: Vec<Trace>,
+    runs: SavedRuns,
     policies: Vec<String>,
 }
 
 impl Saved {
     fn load(path: &PathBuf) -> Result<Self, Failure> {
-        let traces = read_traces(std::slice::from_ref(path))?;
-        let policies = policies(&traces);
-        Ok(Self { traces, policies })
+        let runs = SavedRuns::read(std::slice::from_ref(path))?;
+        let policies = runs.policies();
+        Ok(Self { runs, policies })
     }
 
     fn without<'a>(&'a self, other: &Self) -> Vec<&'a str> {
@@ -65,7 +65,7 @@ impl Saved {
 
     fn side<'a>(&'a self, policy: &'a str, asked: &ScoringArgs) -> Result<Side<'a>, Failure> {
         let own = |trace: &&Trace| trace.header.policy.label == policy;
-        let traces: Vec<&Trace> = self.traces.iter().filter(own).collect();
+        let traces: Vec<&Trace> = self.runs.traces.iter().filter(own).collect();
         let scoring = scoring(traces[0], asked)?;
         Ok(Side {
             policy,

@@ -204,6 +204,8 @@ fn header(rig: &ModelRig) -> Header {
         command_line: std::env::args().collect(),
         origin: Origin::Measured,
         seed: 0,
+        replicate: 0,
+        max_concurrency: None,
         policy: PolicyInfo {
             label: "calibration".to_owned(),
             name: "calibration".to_owned(),

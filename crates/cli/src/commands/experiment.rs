@@ -1,32 +1,33 @@
+mod outcome;
+
 use std::path::Path;
 use std::sync::Arc;
 
-use metron_engine::{CostModel, RunEnd};
-use metron_lab::{
-    Calibrated, Comparing, LabError, MeasuredRun, Repeating, Replicates, Rig, Setting, compare,
-};
-use metron_metrics::{Comparison, RunOf};
-use metron_report::{Report, Run, Style};
+use metron_lab::{Calibrated, Comparing, LabError, Repeating, Rig, Setting, compare};
 use metron_schedulers::Registry;
 use metron_sim::CostFile;
 use metron_trace::{ExecutorInfo, FORMAT_VERSION, Header, Limits, ModelInfo, Origin, PolicyInfo};
 use metron_workload::{Prompts, Vocabulary, WorkloadSpec, longest_possible};
 
+use self::outcome::{COST, report, write_experiment};
 use super::lab_failure;
 use crate::args::{CapacityArgs, ExperimentArgs};
 use crate::calibrations;
 use crate::conditions::MachineWatch;
 use crate::exit::{Failure, Kind, OrFail};
-use crate::experiment::{Experiment, WorkloadDraft, class_names};
+use crate::experiment::Experiment;
 use crate::facts;
 use crate::machine::{free_memory, this_machine};
 use crate::model_rig::{ModelOnDisk, ModelRig};
 use crate::output::OutputDir;
-use crate::prepare::{Defaulted, Prepared, draw, limits, prepare, quick_calibration, submissions};
+use crate::prepare::{
+    Defaulted, Prepared, draw, limits, prepare, quick_calibration, submissions, workload_failure,
+};
 use crate::print;
 use crate::progress::{Progress, StopSignal};
 use crate::save_result::SavedResults;
 use crate::virtual_rig::{SharedCost, VirtualRig};
+use crate::workload_draft::{WorkloadDraft, class_names};
 
 /// `metron compare` and `metron run`: they differ in their defaults.
 pub(crate) fn run(
@@ -164,35 +165,22 @@ impl Session<'_> {
         let cost = fit(&calibrated)?;
         let prepared = prepare(experiment, draft, defaulted, registry, limits, &calibrated, &cost)?;
         let header = header(system, &prepared, limits, &calibrated);
-        let facts = facts::facts(&header, &prepared);
+        let mut facts = facts::facts(&header, &prepared);
+        facts.extend(facts::verdict_facts(&prepared));
+        facts.extend(facts::origin_facts(&header));
         if !quiet {
             progress.suspend(|| print::note(&facts::as_text(&facts)));
         }
         progress.expect_runs(prepared.replicates, prepared.contestants.len());
         let comparing = run_all(rig, system, &prepared, &header, &cost, &output, &mut progress)?;
         progress.finish();
-        // As run: with the number of replicates that the time allowed, or the limit of those that a
-        // decision may take.
-        let replicates = match prepared.replicates {
-            Replicates::UntilDecided(limit) => Some(limit),
-            _ => comparing.runs.iter().map(|run| run.replicate + 1).max(),
-        };
-        let as_run = Experiment { replicates, ..prepared.experiment.clone() };
-        let text = toml::to_string_pretty(&as_run).or_fail(Kind::Internal)?;
-        output.write("experiment.toml", &text)?;
-        report(&comparing, &prepared, &header, facts, &output, saved.as_ref(), args)
+        report(comparing, &prepared, &header, facts, &output, saved.as_ref(), args)
     }
 }
 
 /// The most tokens a request can have, with the user's numbers checked.
 fn longest(spec: &WorkloadSpec) -> Result<u32, Failure> {
-    longest_possible(spec).map_err(|error| {
-        let kind = match error {
-            metron_workload::WorkloadError::BadNumber { .. } => Kind::Usage,
-            _ => Kind::Input,
-        };
-        Failure { kind, error: error.into() }
-    })
+    longest_possible(spec).map_err(workload_failure)
 }
 
 /// Refuses requests that can't be served before anything runs, if they are not to be dropped.
@@ -246,6 +234,8 @@ pub(super) fn header(
         command_line: std::env::args().collect(),
         origin: system.origin,
         seed: prepared.experiment.seed.unwrap_or_default(),
+        replicate: 0,
+        max_concurrency: None,
         policy: PolicyInfo {
             label: String::new(),
             name: String::new(),
@@ -268,7 +258,7 @@ fn run_all(
     system: &System,
     prepared: &Prepared,
     header: &Header,
-    cost_model: &dyn CostModel,
+    cost: &CostFile,
     output: &OutputDir,
     progress: &mut Progress,
 ) -> Result<Comparing, Failure> {
@@ -283,15 +273,15 @@ fn run_all(
         Ok::<_, Failure>(workload)
     };
     // Drawn once before anything runs: a bad workload is the user's, not a run's.
-    let first = draw_fitting(0)?;
-    let header = Header {
-        dropped_requests: first.dropped,
-        truncated_requests: first.truncated,
-        ..header.clone()
-    };
+    draw_fitting(0)?;
+    // What was asked survives whatever becomes of the runs.
+    if system.origin == Origin::Simulated {
+        output.write(COST, &toml::to_string_pretty(cost).or_fail(Kind::Internal)?)?;
+    }
+    write_experiment(prepared, &[], output)?;
     let setting = Setting {
-        header: &header,
-        cost_model: Some(cost_model),
+        header,
+        cost_model: Some(cost),
         max_concurrency: spec.max_concurrency,
         output: &output.0,
     };
@@ -308,54 +298,4 @@ fn run_all(
     let mut machine = MachineWatch::of(system.origin, &system.executor);
     let watch = &mut (progress, &mut machine);
     compare(rig, &setting, &prepared.contestants, repeating, &workload, watch).map_err(lab_failure)
-}
-
-/// Prints and saves what came of it. An interrupted experiment is reported as partial.
-fn report(
-    comparing: &Comparing,
-    prepared: &Prepared,
-    header: &Header,
-    facts: Vec<(String, String)>,
-    output: &OutputDir,
-    saved: Option<&SavedResults>,
-    args: &ExperimentArgs,
-) -> Result<(), Failure> {
-    let runs: Vec<Run<'_>> = comparing
-        .runs
-        .iter()
-        .map(|run| Run { policy: &run.policy, replicate: run.replicate, trace: &run.trace })
-        .collect();
-    let is_partial = comparing.end == RunEnd::Stopped;
-    let policies: Vec<&str> =
-        prepared.contestants.iter().map(|contestant| contestant.info.label.as_str()).collect();
-    let of_runs: Vec<RunOf<'_>> = comparing.runs.iter().map(MeasuredRun::as_run_of).collect();
-    let comparison = Comparison::judged(&policies, &of_runs, &prepared.scoring, &prepared.judging);
-    let report = Report {
-        title: format!("Metron: {} on {}", policies.join(", "), header.model.id),
-        facts: [facts, facts::origin_facts(header)].concat(),
-        comparison: &comparison,
-        runs: &runs,
-        scoring: &prepared.scoring,
-        is_partial,
-    };
-    let json = report.to_json().or_fail(Kind::Internal)?;
-    output.write("metrics.json", &json)?;
-    let html = output.write("report.html", &report.to_html().or_fail(Kind::Internal)?)?;
-    if let Some(saved) = saved {
-        saved.write(&runs, &prepared.scoring)?;
-    }
-    if args.output.json {
-        print::result(&json);
-    } else {
-        let style = Style { colour: print::wants_colour() };
-        print::result(&report.to_text(style));
-    }
-    if !args.output.quiet && !args.output.json {
-        print::note(&format!("Written to {}: open {}", output.0.display(), html.display()));
-    }
-    if is_partial {
-        let error = anyhow::anyhow!("interrupted; what was measured is reported and saved");
-        return Err(Failure { kind: Kind::Interrupted, error });
-    }
-    Ok(())
 }

@@ -1,35 +1,37 @@
+use std::fmt;
+
 use metron_metrics::{Blame, Explanation, Scoring, blame, explain, most_missed};
 use metron_report::{Style, blame_text, explanation_text};
 use metron_trace::{RequestId, Trace};
 
-use super::score::{policies, read_traces, scoring};
 use crate::args::ExplainArgs;
 use crate::exit::{Failure, Kind, OrFail};
 use crate::print;
+use crate::saved::SavedRuns;
 
 /// `metron explain`: why deadlines were missed, of one request or of each policy.
 pub(crate) fn run(args: &ExplainArgs) -> Result<(), Failure> {
-    let traces = read_traces(&args.traces)?;
-    let scoring = scoring(&traces[0], &args.scoring)?;
+    let saved = SavedRuns::read(&args.traces)?;
+    let scoring = saved.scoring(&args.scoring)?;
     match args.request {
-        Some(id) => one_request(&traces, RequestId(id), &scoring, args.json),
-        None => every_policy(&traces, &scoring, args.json),
+        Some(id) => one_request(&saved, RequestId(id), &scoring, args.json),
+        None => every_policy(&saved, &scoring, args.json),
     }
 }
 
-/// The request's story under each policy, of the first replicate that was named.
+/// The request's story under each policy, in its first run.
 fn one_request(
-    traces: &[Trace],
+    saved: &SavedRuns,
     request: RequestId,
     scoring: &Scoring,
     json: bool,
 ) -> Result<(), Failure> {
     let mut stories = Vec::new();
-    for label in policies(traces) {
-        let own = traces.iter().find(|trace| trace.header.policy.label == label);
+    for label in saved.policies() {
+        let own = saved.traces.iter().find(|trace| trace.header.policy.label == label);
         let Some(trace) = own else { continue };
         let story = explain(trace, request, scoring).ok_or_else(|| unknown(request, trace))?;
-        stories.push((label, story));
+        stories.push((Told { label, replicate: trace.header.replicate }, story));
     }
     if json {
         let stories: Vec<serde_json::Value> = stories.iter().map(as_json).collect();
@@ -37,13 +39,26 @@ fn one_request(
         return Ok(());
     }
     let texts: Vec<String> =
-        stories.iter().map(|(policy, story)| explanation_text(policy, story)).collect();
+        stories.iter().map(|(told, story)| explanation_text(&told.to_string(), story)).collect();
     print::result(&texts.join("\n"));
     Ok(())
 }
 
-fn as_json((policy, story): &(String, Explanation)) -> serde_json::Value {
-    serde_json::json!({ "policy": policy, "story": story })
+/// Whose run a story is of.
+struct Told {
+    label: String,
+    /// From 0.
+    replicate: u32,
+}
+
+impl fmt::Display for Told {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (replicate {})", self.label, self.replicate + 1)
+    }
+}
+
+fn as_json((told, story): &(Told, Explanation)) -> serde_json::Value {
+    serde_json::json!({ "policy": told.label, "replicate": told.replicate, "story": story })
 }
 
 fn unknown(request: RequestId, trace: &Trace) -> Failure {
@@ -58,9 +73,9 @@ fn unknown(request: RequestId, trace: &Trace) -> Failure {
 }
 
 /// Each policy's missed deadlines by cause, and the request that missed the most.
-fn every_policy(traces: &[Trace], scoring: &Scoring, json: bool) -> Result<(), Failure> {
-    let policies: Vec<Blamed> =
-        policies(traces).into_iter().map(|label| Blamed::new(label, traces, scoring)).collect();
+fn every_policy(saved: &SavedRuns, scoring: &Scoring, json: bool) -> Result<(), Failure> {
+    let blamed = |label| Blamed::new(label, &saved.traces, scoring);
+    let policies: Vec<Blamed> = saved.policies().into_iter().map(blamed).collect();
     if json {
         let policies: Vec<serde_json::Value> = policies.iter().map(Blamed::as_json).collect();
         print::result(&serde_json::to_string_pretty(&policies).or_fail(Kind::Internal)?);
@@ -88,7 +103,9 @@ fn every_policy(traces: &[Trace], scoring: &Scoring, json: bool) -> Result<(), F
 struct Blamed {
     label: String,
     blame: Option<Blame>,
-    /// The request of its first trace that missed the most deadlines, and how many.
+    /// Which replicate its first run is, from 0.
+    replicate: u32,
+    /// The request of that run that missed the most deadlines, and how many.
     worst: Option<(RequestId, u64)>,
 }
 
@@ -97,7 +114,8 @@ impl Blamed {
         let own: Vec<&Trace> =
             traces.iter().filter(|trace| trace.header.policy.label == label).collect();
         let worst = own.first().and_then(|trace| most_missed(trace, scoring));
-        Self { blame: blame(&own, scoring), worst, label }
+        let replicate = own.first().map_or(0, |trace| trace.header.replicate);
+        Self { blame: blame(&own, scoring), replicate, worst, label }
     }
 
     fn as_json(&self) -> serde_json::Value {
@@ -110,10 +128,12 @@ impl Blamed {
 
     fn worst_sentence(&self) -> String {
         let Self { label, .. } = self;
+        let run = format!("replicate {}", self.replicate + 1);
         self.worst.map_or_else(
-            || format!("{label}: no deadline was missed in the first run.\n"),
+            || format!("{label}: no deadline was missed in {run}.\n"),
             |(request, missed)| {
-                format!("{label}: {request} missed the most in the first run, {missed} (--request {}).\n", request.0)
+                let id = request.0;
+                format!("{label}: {request} missed the most in {run}, {missed} (--request {id}).\n")
             },
         )
     }

@@ -3,11 +3,11 @@ use std::io::Write;
 use metron_report::write_perfetto;
 use metron_trace::TraceReader;
 
-use super::score::store_failure;
 use crate::args::{ExportArgs, ExportFormat};
 use crate::exit::{Failure, Kind, OrFail};
 use crate::output::{io_failure, write_atomically};
 use crate::print;
+use crate::saved::store_failure;
 
 /// `metron export`: a saved trace in another program's format.
 pub(crate) fn run(args: &ExportArgs) -> Result<(), Failure> {

@@ -1,7 +1,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use metron_engine::{CostModel, RunEnd, Submission};
+use metron_engine::{CostModel, RunEnd};
 use metron_metrics::{Capacity, Objective, Probed, Scoring, judge_objectives, reached_by};
 use metron_trace::{Header, StoreError, Trace, TraceReader};
 
@@ -9,7 +9,7 @@ use super::bound::greatest_rate;
 use super::search::{CapacitySearch, Probe, SearchPlan};
 use crate::LabError;
 use crate::rig::Rig;
-use crate::run::{Contestant, Setting, Watch, measure, trace_name};
+use crate::run::{Contestant, Requests, Setting, Watch, measure, trace_name};
 
 /// What all searches share.
 pub struct CapacitySetting<'a> {
@@ -26,7 +26,7 @@ pub struct CapacitySetting<'a> {
     /// The header of the traces at a rate.
     pub header: &'a dyn Fn(f64) -> Header,
     /// The requests of a replicate at a rate.
-    pub workload: &'a dyn Fn(f64, u32) -> Result<Vec<Submission>, LabError>,
+    pub workload: &'a dyn Fn(f64, u32) -> Result<Requests, LabError>,
     /// Where the traces go, and where those of earlier searches are.
     pub output: &'a Path,
 }
@@ -107,7 +107,7 @@ impl Bounds<'_> {
     fn of_first(&mut self, replicates: u32) -> Result<Option<f64>, LabError> {
         let CapacitySetting { scoring, least, plan, workload, classes, .. } = self.setting;
         for replicate in self.of_replicates.len() as u32..replicates.max(1) {
-            let submissions = workload(plan.start, replicate)?;
+            let submissions = workload(plan.start, replicate)?.submissions;
             let greatest = greatest_rate(&submissions, plan.start, scoring, classes, *least);
             self.of_replicates.push(greatest);
         }
@@ -209,8 +209,8 @@ impl Bench<'_> {
             max_concurrency: None,
             output: &output,
         };
-        let submissions = (self.setting.workload)(rate, replicate)?;
-        let run = measure(self.rig, &setting, contestant, replicate, submissions, self.watch)?;
+        let requests = (self.setting.workload)(rate, replicate)?;
+        let run = measure(self.rig, &setting, contestant, replicate, requests, self.watch)?;
         if run.end == RunEnd::Stopped {
             return Err(LabError::Interrupted);
         }

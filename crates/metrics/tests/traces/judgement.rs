@@ -1,8 +1,8 @@
 //! Which runs are compared with which.
 
-use metron_metrics::{Judgement, Judging, RunOf, Verdict};
+use metron_metrics::{Judgement, Judging, RunOf, RunTwice, Verdict, check_distinct};
 use metron_trace::{
-    EndStatus, Trace,
+    EndStatus, Origin, Timestamp, Trace,
     WorkKind::{Decode, Prefill},
 };
 
@@ -74,6 +74,64 @@ fn runs_of_other_requests_are_no_pairs() {
         trace.requests[0].prompt_tokens += 1;
     }
     assert_eq!(ttft(&judged(&runs, None)), (0, Verdict::Undecided));
+}
+
+/// The pairs of ten replicates after something has happened to the runs of the second policy.
+fn pairs_if(happens: impl Fn(&mut Trace)) -> usize {
+    let mut runs = ten();
+    for (_, _, trace) in runs.iter_mut().filter(|(policy, ..)| *policy == "fast") {
+        happens(trace);
+    }
+    ttft(&judged(&runs, None)).0
+}
+
+#[test]
+fn requests_that_arrive_at_other_times_are_others_where_the_workload_says_when() {
+    let later = |trace: &mut Trace| trace.requests[1].arrived_at = Timestamp::from_nanos(1_000_000);
+    assert_eq!(pairs_if(later), 0);
+    let in_a_closed_loop = |trace: &mut Trace| {
+        later(trace);
+        trace.header.max_concurrency = Some(3);
+    };
+    assert_eq!(pairs_if(in_a_closed_loop), 10);
+    let at_another_tools_client = |trace: &mut Trace| {
+        later(trace);
+        trace.header.origin = Origin::Imported;
+    };
+    assert_eq!(pairs_if(at_another_tools_client), 10);
+}
+
+#[test]
+fn runs_of_other_seeds_are_no_pairs_though_they_have_the_same_lengths() {
+    assert_eq!(pairs_if(|trace| trace.header.seed = 1), 0);
+}
+
+#[test]
+fn a_run_that_stands_twice_is_refused_and_a_run_of_another_seed_is_not() {
+    let check = |traces: &[Trace]| {
+        let run = |trace| RunOf { policy: "slow", replicate: 1, trace };
+        check_distinct(&traces.iter().map(run).collect::<Vec<_>>())
+    };
+    let [mut first, other] = [run(1, 200), run(2, 200)];
+    let twice =
+        RunTwice::Replicate { at: [0, 1], policy: "slow".to_owned(), seed: 0, replicate: 1 };
+    assert_eq!(check(&[first.clone(), other.clone()]), Err(twice));
+    first.header.seed = 9;
+    assert_eq!(check(&[first, other]), Ok(()));
+}
+
+#[test]
+fn another_tools_results_are_one_only_if_they_hold_the_same() {
+    let imported = |seed| {
+        let mut trace = run(seed, 200);
+        trace.header.origin = Origin::Imported;
+        trace
+    };
+    let [first, other] = [imported(1), imported(2)];
+    let check = |runs: [&Trace; 3]| check_distinct(&runs.map(RunOf::of));
+    let twice = RunTwice::Imported { at: [0, 2], policy: String::new() };
+    assert_eq!(check([&first, &other, &first]), Err(twice));
+    assert_eq!(check_distinct(&[&first, &other].map(RunOf::of)), Ok(()));
 }
 
 #[test]

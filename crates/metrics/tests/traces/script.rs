@@ -40,6 +40,8 @@ pub(crate) fn trace() -> Trace {
         command_line: Vec::new(),
         origin: Origin::Simulated,
         seed: 0,
+        replicate: 0,
+        max_concurrency: None,
         policy: PolicyInfo {
             label: String::new(),
             name: String::new(),

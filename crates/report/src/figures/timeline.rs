@@ -1,9 +1,10 @@
 use kuva::prelude::{Layout, LinePlot, Plot};
+use metron_metrics::RunOf;
 use metron_trace::{StepRecord, WorkKind};
 
 use super::Figure;
 use super::theme::{Colour, Key, draw};
-use crate::report::{Report, Run};
+use crate::report::Report;
 
 /// At most so many bins, two units of the figure's width each.
 const BINS: usize = 520;
@@ -18,7 +19,7 @@ const KINDS: [(WorkKind, &str, Colour); 3] = [
 /// A timeline of batches per policy, of its first replicate: all on the same axes, so that they
 /// can be compared.
 pub(crate) fn timelines(report: &Report<'_>) -> Vec<Figure> {
-    let shown: Vec<&Run<'_>> = report
+    let shown: Vec<&RunOf<'_>> = report
         .comparison
         .policies
         .iter()

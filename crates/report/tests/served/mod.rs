@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use metron_engine::{CostModel, Engine, Submission};
 use metron_metrics::{Comparison, DeadlineRule, FluidityRule, RunOf, Scoring};
-use metron_report::{Report, Run};
+use metron_report::Report;
 use metron_schedulers::{Defaults, Registry};
 use metron_sim::{AffineCost, SimExecutor};
 use metron_trace::{
@@ -52,14 +52,10 @@ impl Experiment {
 
     /// What `use_report` makes of the report.
     pub(crate) fn report<T>(&self, use_report: impl FnOnce(Report<'_>) -> T) -> T {
-        let run = |(policy, replicate, trace)| Run { policy, replicate, trace };
-        let runs: Vec<Run<'_>> =
+        let run = |(policy, replicate, trace)| RunOf { policy, replicate, trace };
+        let runs: Vec<RunOf<'_>> =
             self.runs.iter().map(|(p, r, trace)| run((p, *r, trace))).collect();
-        let of_runs: Vec<RunOf<'_>> = runs
-            .iter()
-            .map(|run| RunOf { policy: run.policy, replicate: run.replicate, trace: run.trace })
-            .collect();
-        let comparison = Comparison::new(&self.policies, &of_runs, &self.scoring);
+        let comparison = Comparison::new(&self.policies, &runs, &self.scoring);
         use_report(Report {
             title: format!("Metron: {} on toy", self.policies.join(", ")),
             facts: vec![("model".to_owned(), "toy, made of 5 coefficients".to_owned())],
@@ -122,6 +118,8 @@ fn header(policy: metron_trace::PolicyInfo) -> Header {
         command_line: Vec::new(),
         origin: Origin::Simulated,
         seed: 7,
+        replicate: 0,
+        max_concurrency: None,
         policy,
         model: ModelInfo {
             id: "toy".to_owned(),

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use metron_metrics::{Comparison, DeadlineRule, FirstTokenRule, FluidityRule, RunOf, Scoring};
-use metron_report::{Report, Run};
+use metron_report::Report;
 use metron_trace::{
-    EndStatus, ExecutorInfo, Header, Limits, Machine, ModelInfo, Origin, Phases, PolicyInfo,
-    Request, RequestEnd, RequestId, Sampling, StepRecord, Timestamp, Token, Trace, Work, WorkKind,
+    EndStatus, ExecutorInfo, FORMAT_VERSION, Header, Limits, Machine, ModelInfo, Origin, Phases,
+    PolicyInfo, Request, RequestEnd, RequestId, Sampling, StepRecord, Timestamp, Token, Trace,
+    Work, WorkKind,
 };
 
 /// A policy whose label has to be escaped.
@@ -14,12 +15,14 @@ pub(crate) const ANGULAR: &str = "<b>mine</b>";
 
 fn header(policy: &str) -> Header {
     Header {
-        format_version: 1,
+        format_version: FORMAT_VERSION,
         metron_version: "0.1.0".to_owned(),
         created_at: None,
         command_line: Vec::new(),
         origin: Origin::Measured,
         seed: 0,
+        replicate: 0,
+        max_concurrency: Some(1),
         policy: PolicyInfo {
             label: policy.to_owned(),
             name: policy.to_owned(),
@@ -133,15 +136,8 @@ pub(crate) fn scoring() -> Scoring {
 pub(crate) fn with_report<T>(with: impl FnOnce(&Report<'_>) -> T) -> T {
     let traces = [trace("stalls", 700), trace(ANGULAR, 60)];
     let scoring = scoring();
-    let runs: Vec<Run<'_>> = traces
-        .iter()
-        .map(|trace| Run { policy: &trace.header.policy.label, replicate: 0, trace })
-        .collect();
-    let of_runs: Vec<RunOf<'_>> = runs
-        .iter()
-        .map(|run| RunOf { policy: run.policy, replicate: run.replicate, trace: run.trace })
-        .collect();
-    let comparison = Comparison::new(&["stalls", ANGULAR], &of_runs, &scoring);
+    let runs: Vec<RunOf<'_>> = traces.iter().map(RunOf::of).collect();
+    let comparison = Comparison::new(&["stalls", ANGULAR], &runs, &scoring);
     with(&Report {
         title: "Two policies".to_owned(),
         facts: vec![("model".to_owned(), "tiny & small".to_owned())],

@@ -70,6 +70,8 @@ impl Foreign {
             command_line: Vec::new(),
             origin: if knows_arrivals { Origin::Imported } else { Origin::ImportedWithoutArrivals },
             seed: 0,
+            replicate: 0,
+            max_concurrency: None,
             policy: PolicyInfo {
                 label: self.label.take().unwrap_or_else(|| name.clone()),
                 name: name.clone(),

@@ -33,7 +33,7 @@ pub use reader::{Missing, TraceReader};
 pub use writer::TraceWriter;
 
 /// Version of the stored format. A reader refuses any other.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 
 /// What the machine was like during the run, where somebody looked.
 const CONDITIONS: &str = "conditions.json";

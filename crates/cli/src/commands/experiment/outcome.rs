@@ -1,0 +1,108 @@
+use metron_engine::RunEnd;
+use metron_lab::{Comparing, FailedRun, MeasuredRun, Replicates};
+use metron_llm::hub::ModelName;
+use metron_metrics::{Comparison, RunOf};
+use metron_report::{Report, Style};
+use metron_trace::Header;
+
+use crate::args::ExperimentArgs;
+use crate::commands::failed_run;
+use crate::exit::{Failure, Kind, OrFail};
+use crate::experiment::{Experiment, absolute};
+use crate::output::OutputDir;
+use crate::prepare::Prepared;
+use crate::print;
+use crate::save_result::SavedResults;
+
+/// The cost model of an experiment in virtual time, beside it.
+pub(super) const COST: &str = "cost.toml";
+
+/// Writes down how to repeat the experiment: with the replicates that were asked for, or with those
+/// that the time allowed, and from whatever directory.
+pub(super) fn write_experiment(
+    prepared: &Prepared,
+    made: &[MeasuredRun],
+    output: &OutputDir,
+) -> Result<(), Failure> {
+    let replicates = match prepared.replicates {
+        Replicates::Exactly(count) | Replicates::UntilDecided(count) => Some(count),
+        Replicates::Within(_) => made.iter().map(|run| run.replicate + 1).max(),
+    };
+    let mut as_run = Experiment { replicates, ..prepared.experiment.clone() };
+    as_run.simulate = as_run.simulate.map(|_| COST.into());
+    as_run.model.id = as_run.model.id.map(|id| match id.parse() {
+        Ok(ModelName::Directory(path) | ModelName::File(path)) => {
+            absolute(&path).display().to_string()
+        }
+        _ => id,
+    });
+    let text = toml::to_string_pretty(&as_run).or_fail(Kind::Internal)?;
+    output.write("experiment.toml", &text).map(|_| ())
+}
+
+/// Prints and saves what came of it. An experiment that was cut short is reported as partial.
+pub(super) fn report(
+    comparing: Comparing,
+    prepared: &Prepared,
+    header: &Header,
+    facts: Vec<(String, String)>,
+    output: &OutputDir,
+    saved: Option<&SavedResults>,
+    args: &ExperimentArgs,
+) -> Result<(), Failure> {
+    let runs: Vec<RunOf<'_>> = comparing.runs.iter().map(MeasuredRun::as_run_of).collect();
+    let policies: Vec<&str> =
+        prepared.contestants.iter().map(|contestant| contestant.info.label.as_str()).collect();
+    let comparison = Comparison::judged(&policies, &runs, &prepared.scoring, &prepared.judging);
+    let report = Report {
+        title: format!("Metron: {} on {}", policies.join(", "), header.model.id),
+        facts,
+        comparison: &comparison,
+        runs: &runs,
+        scoring: &prepared.scoring,
+        is_partial: comparing.end == RunEnd::Stopped,
+    };
+    let json = report.to_json().or_fail(Kind::Internal)?;
+    // Printed first: a disk that takes no more files costs nobody the result.
+    if args.output.json {
+        print::result(&json);
+    } else {
+        print::result(&report.to_text(Style { colour: print::wants_colour() }));
+    }
+    let write = || {
+        write_experiment(prepared, &comparing.runs, output)?;
+        output.write("metrics.json", &json)?;
+        let html = output.write("report.html", &report.to_html().or_fail(Kind::Internal)?)?;
+        if !args.output.quiet && !args.output.json {
+            print::note(&format!("Written to {}: open {}", output.0.display(), html.display()));
+        }
+        saved.map_or(Ok(()), |saved| saved.write(&runs, &prepared.scoring))
+    };
+    let written = write();
+    end(comparing.failure, comparing.end, written, comparing.runs.len(), output)
+}
+
+/// How an experiment ends that has been reported.
+fn end(
+    failure: Option<FailedRun>,
+    end: RunEnd,
+    written: Result<(), Failure>,
+    runs: usize,
+    output: &OutputDir,
+) -> Result<(), Failure> {
+    let Some(failed) = failure else {
+        written?;
+        if end == RunEnd::Stopped {
+            let error = anyhow::anyhow!("interrupted; what was measured is reported and saved");
+            return Err(Failure { kind: Kind::Interrupted, error });
+        }
+        return Ok(());
+    };
+    if let Err(failure) = written {
+        print::note(&format!("the report could not be saved: {failure}"));
+    }
+    let dir = output.0.display();
+    let kept = if runs == 1 { "the run".to_owned() } else { format!("the {runs} runs") };
+    print::note(&format!("{kept} before the failure stay in {dir}: metron score {dir} reads them"));
+    Err(failed_run(failed))
+}
