@@ -335,7 +335,6 @@ fn runs_that_begin_in_one_second_have_directories_of_their_own() {
     assert_eq!(results.count(), 3);
 }
 
-
 #[test]
 fn a_longer_sequence_than_the_models_context_is_refused() {
     let dir = temporary();

@@ -82,6 +82,7 @@ pub struct LoadOptions {
     /// Refuse kernels whose results depend on the batch.
     pub batch_invariant: bool,
     /// Threads that lay the weights out; `None` for the physical cores that the process may use.
+    /// They are the process's shared pool, so the first load decides.
     pub threads: Option<usize>,
 }
 
@@ -100,11 +101,6 @@ pub struct LoadedModel {
 impl LoadedModel {
     /// Reads, checks and lays out a model's weights.
     pub fn load(files: &ModelFiles, options: &LoadOptions) -> Result<Self, LoadError> {
-        threads::pool(options.threads)?.install(|| Self::load_here(files, options))
-    }
-
-    /// On the threads of the pool that this runs in.
-    fn load_here(files: &ModelFiles, options: &LoadOptions) -> Result<Self, LoadError> {
         let device = options.device.open()?;
         if options.batch_invariant && !has_invariant_kernels(&device) {
             return Err(LoadError::NotBatchInvariant { device: "CUDA".to_owned() });
@@ -122,6 +118,7 @@ impl LoadedModel {
             let (model, asked) = (files.id.clone(), positions as u32);
             return Err(LoadError::BeyondContext { model, asked, context });
         }
+        threads::limit_shared_pool(options.threads);
         let model = Model::load(&config, weights.as_ref(), dtype, &device, positions)?;
         let info = ModelInfo {
             id: files.id.clone(),

@@ -19,6 +19,15 @@ pub(crate) fn pool(threads: Option<usize>) -> Result<ThreadPool, LoadError> {
         })
 }
 
+/// Gives the pool that all of the process shares so many threads, if it has not begun: weights are
+/// laid out on it, since in a pool of their own the memory that loading frees would stay with
+/// another thread, and the peak rise by a twentieth.
+pub(crate) fn limit_shared_pool(threads: Option<usize>) {
+    let threads = threads.unwrap_or_else(default_threads);
+    // An error says that it has begun.
+    let _ = ThreadPoolBuilder::new().num_threads(threads).build_global();
+}
+
 /// The physical cores, or fewer where this process may not use as many: what it is pinned to, and
 /// the quota of its control group.
 fn default_threads() -> usize {

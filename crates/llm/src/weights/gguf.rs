@@ -179,7 +179,7 @@ impl GgufWeights {
                 format!("{name} is not part of a {family} model as it is computed here")
             }),
         );
-        mismatch(&self.path.display().to_string(), problems)
+        mismatch(&self.path.display().to_string(), &problems)
     }
 
     /// Rows `[head, pair, 2]` back to `[head, 2, pair]`.

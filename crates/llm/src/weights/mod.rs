@@ -157,11 +157,11 @@ pub(crate) fn check_complete(
             Some(_) => None,
         })
         .collect();
-    mismatch(source_name, problems)
+    mismatch(source_name, &problems)
 }
 
 /// An error of these problems, if there are any.
-fn mismatch(source_name: &str, problems: Vec<String>) -> Result<(), LoadError> {
+fn mismatch(source_name: &str, problems: &[String]) -> Result<(), LoadError> {
     if problems.is_empty() {
         return Ok(());
     }
