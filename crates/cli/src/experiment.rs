@@ -134,10 +134,9 @@ impl Experiment {
             return Err(Failure { kind: Kind::Usage, error });
         }
         if let Some(cost_file) = &args.simulate {
-            experiment.simulate = Some(match cost_file == Path::new(LAST) {
-                true => cost_file.clone(),
-                false => absolute(cost_file),
-            });
+            let is_last = cost_file == Path::new(LAST);
+            let cost_file = if is_last { cost_file.clone() } else { absolute(cost_file) };
+            experiment.simulate = Some(cost_file);
         }
         experiment.model.overlay(&args.model);
         experiment.engine.overlay(&args.engine)?;

@@ -174,7 +174,7 @@ impl Session<'_> {
         progress.expect_runs(prepared.replicates, prepared.contestants.len());
         let comparing = run_all(rig, system, &prepared, &header, &cost, &output, &mut progress)?;
         progress.finish();
-        report(comparing, &prepared, &header, facts, &output, saved.as_ref(), args)
+        report(&comparing, &prepared, &header, facts, &output, saved.as_ref(), args)
     }
 }
 

@@ -35,7 +35,7 @@ fn kind_of(error: &LabError) -> Kind {
 }
 
 /// The failure of an experiment of which other runs stand.
-pub(crate) fn failed_run(failed: FailedRun) -> Failure {
+pub(crate) fn failed_run(failed: &FailedRun) -> Failure {
     let kind = kind_of(&failed.cause);
     let said = format!("{failed}; what was measured before it is reported and saved");
     Failure { kind, error: anyhow::anyhow!(said) }

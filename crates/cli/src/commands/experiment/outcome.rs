@@ -42,7 +42,7 @@ pub(super) fn write_experiment(
 
 /// Prints and saves what came of it. An experiment that was cut short is reported as partial.
 pub(super) fn report(
-    comparing: Comparing,
+    comparing: &Comparing,
     prepared: &Prepared,
     header: &Header,
     facts: Vec<(String, String)>,
@@ -79,12 +79,12 @@ pub(super) fn report(
         saved.map_or(Ok(()), |saved| saved.write(&runs, &prepared.scoring))
     };
     let written = write();
-    end(comparing.failure, comparing.end, written, comparing.runs.len(), output)
+    end(comparing.failure.as_ref(), comparing.end, written, comparing.runs.len(), output)
 }
 
 /// How an experiment ends that has been reported.
 fn end(
-    failure: Option<FailedRun>,
+    failure: Option<&FailedRun>,
     end: RunEnd,
     written: Result<(), Failure>,
     runs: usize,
