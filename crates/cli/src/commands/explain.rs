@@ -1,5 +1,7 @@
-use metron_metrics::{Blame, Explanation, Scoring, blame, explain, most_missed};
-use metron_report::{Style, blame_text, explanation_text};
+use metron_metrics::{
+    Blame, Doubt, Explanation, RunOf, Scoring, blame, doubts, explain, most_missed,
+};
+use metron_report::{Style, bare_doubts_text, blame_text, explanation_text};
 use metron_trace::{RequestId, Trace};
 
 use super::score::{policies, read_traces, scoring};
@@ -80,8 +82,23 @@ fn every_policy(traces: &[Trace], scoring: &Scoring, json: bool) -> Result<(), F
     for policy in &policies {
         text.push_str(&policy.worst_sentence());
     }
+    text.push_str(&slowed_by(traces, scoring));
     print::result(&text);
     Ok(())
+}
+
+/// What the machine did to these runs, as doubts: its part of their missed deadlines is among the
+/// unexplained ones.
+fn slowed_by(traces: &[Trace], scoring: &Scoring) -> String {
+    let runs = traces.iter().zip(0..).map(|(trace, replicate)| {
+        let policy = trace.header.policy.label.as_str();
+        RunOf { policy, replicate, trace }
+    });
+    let runs: Vec<RunOf<'_>> = runs.collect();
+    let doubts: Vec<Doubt> =
+        doubts(&runs, scoring).into_iter().map(|raised| raised.doubt).collect();
+    let text = bare_doubts_text(doubts.iter().filter(|doubt| doubt.slows_steps()));
+    if text.is_empty() { text } else { format!("\n{text}") }
 }
 
 /// A policy, with all of its traces pooled.
