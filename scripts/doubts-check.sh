@@ -63,7 +63,7 @@ if "busy_machine" not in doubts:
 signs = {
     "cpu_pressure": "something waited for one",
     "other_work": "other processes kept",
-    "involuntary_switches": "the loop lost its own",
+    "involuntary_switches": "a thread of the run lost its own",
 }
 missing = [sign for counter, sign in signs.items()
            if seen[counter] is not None and sign not in doubts["busy_machine"]]

@@ -152,7 +152,6 @@ fn an_hour_of_recording_takes_less_than_100_megabytes_of_memory_and_of_disk() {
     // With the engine's own, of 14,400 requests.
     let grown = memory("VmHWM").zip(before).map(|(most, before)| most - before);
     assert!(grown.is_none_or(|bytes| bytes < MOST_BYTES), "{grown:?} bytes of memory");
-    eprintln!("on disk {on_disk}, waiting {}, grown {grown:?}", paced.most_waiting);
 }
 
 fn size(dir: &Path) -> u64 {

@@ -184,9 +184,9 @@ fn a_disk_that_stands_still_for_long_ends_the_run_before_its_memory_grows() {
     assert_eq!(read.steps, memory.steps);
 }
 
-fn recording_failed(end: Result<RunEnd, EngineError>) -> Box<StoreError> {
+fn recording_failed(end: Result<RunEnd, EngineError>) -> StoreError {
     match end {
-        Err(EngineError::Observer(error)) => error.downcast().expect("the writer's own"),
+        Err(EngineError::Observer(error)) => *error.downcast().expect("the writer's own"),
         other => panic!("{other:?}"),
     }
 }
@@ -201,7 +201,7 @@ fn a_disk_that_gets_full_ends_the_run_and_says_where_the_trace_ends() {
             let (recorder, memory, end) =
                 served(200_000, recorder).recv_timeout(PATIENCE).expect("nothing hangs");
             let error = recording_failed(end);
-            let StoreError::Lost { whole_until, .. } = *error else { panic!("{error}") };
+            let StoreError::Lost { whole_until, .. } = error else { panic!("{error}") };
             let said = error.to_string();
             assert!(said.contains(table) && said.contains("what came later is lost"), "{said}");
             let again = recorder.0.finish().expect_err("it is still lost").to_string();
@@ -222,8 +222,8 @@ fn a_disk_that_gets_full_ends_the_run_and_says_where_the_trace_ends() {
 fn a_disk_without_room_is_refused_before_the_run() {
     let dir = tempfile::tempdir().expect("a directory for the test");
     let open = |path: &Path| {
-        let full = path.ends_with("work.arrows").then_some(Path::new("/dev/full"));
-        let file = File::options().write(true).create(true).open(full.unwrap_or(path))?;
+        let is_full = path.ends_with("work.arrows");
+        let file = File::create(if is_full { Path::new("/dev/full") } else { path })?;
         Ok(Box::new(file) as Box<dyn Write + Send>)
     };
     let header = header(&COST, LIMITS);

@@ -5,7 +5,7 @@ use metron_lab::Watch;
 use metron_trace::{Conditions, ExecutorInfo, Origin};
 
 use crate::gpu::Gpu;
-use crate::kernel::{Kernel, ProcessorTime};
+use crate::kernel::{Kernel, ProcessorTime, Switches};
 
 /// The machine's counters at one time.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -14,7 +14,7 @@ struct Counters {
     cpu_pressure: Option<Duration>,
     processors: Option<ProcessorTime>,
     own_time: Option<Duration>,
-    involuntary_switches: Option<u64>,
+    involuntary_switches: Option<Switches>,
     swapped_pages: Option<u64>,
     cpu_mhz: Option<u32>,
     cpu_throttled: Option<u64>,
@@ -56,13 +56,23 @@ impl Counters {
             cpu_pressure: span(|own| own.cpu_pressure),
             steal: stolen.zip(count_of).map(|(stolen, processors)| stolen / processors),
             other_work: other_work(),
-            involuntary_switches: count(|own| own.involuntary_switches),
+            involuntary_switches: self.most_switches_since(before),
             swapped_pages: count(|own| own.swapped_pages),
             cpu_mhz: both(&|own| own.cpu_mhz),
             cpu_throttled: count(|own| own.cpu_throttled),
             gpu_mhz: both(&|own| own.gpu.as_ref()?.mhz),
             gpu_throttled: self.gpu.as_ref().and_then(|gpu| gpu.is_throttled),
         }
+    }
+}
+
+impl Counters {
+    /// How often the thread that lost its processor most often did so; all others wait for it at the
+    /// end of an operator. Those that are new are the recorder's and the watch's own.
+    fn most_switches_since(&self, before: &Self) -> Option<u64> {
+        let before = before.involuntary_switches.as_ref()?;
+        let threads = self.involuntary_switches.as_ref()?.iter();
+        threads.filter_map(|(thread, count)| count.checked_sub(*before.get(thread)?)).max()
     }
 }
 
@@ -136,7 +146,9 @@ mod tests {
             shown.show("proc/pressure/cpu", "some avg10=0.00 avg60=0.00 avg300=0.00 total=700000");
             shown.show("proc/stat", &stat(9000, 0));
             shown.show("proc/self/stat", &own(100));
-            shown.show("proc/thread-self/status", "Name:\tm\nnonvoluntary_ctxt_switches:\t40");
+            for thread in ["7", "9"] {
+                shown.switched(thread, 40);
+            }
             shown.show("proc/vmstat", "pgfault 9\npswpin 5\npswpout 2");
             for cpu in ["cpu0", "cpu1"] {
                 shown.of_processor(cpu, "cpufreq/scaling_cur_freq", 3_000_000);
@@ -157,6 +169,11 @@ mod tests {
             let path = self.root.path().join(file);
             std::fs::create_dir_all(path.parent().unwrap_or(Path::new("/"))).expect("it is new");
             std::fs::write(path, format!("{text}\n")).expect("the disk has room");
+        }
+
+        fn switched(&self, thread: &str, times: u32) {
+            let status = format!("Name:\tm\nnonvoluntary_ctxt_switches:\t{times}");
+            self.show(&format!("proc/self/task/{thread}/status"), &status);
         }
 
         fn of_processor(&self, cpu: &str, file: &str, figure: u32) {
@@ -201,7 +218,9 @@ mod tests {
         let shown = Shown::quiet();
         shown.show("proc/stat", &stat(9200, 100));
         shown.show("proc/pressure/cpu", "some avg10=0.00 avg60=0.00 avg300=0.00 total=4700000");
-        shown.show("proc/thread-self/status", "nonvoluntary_ctxt_switches:\t240");
+        shown.switched("7", 50);
+        shown.switched("9", 240);
+        shown.switched("11", 9000);
         let [Doubt::BusyMachine { waiting, stolen, others, switches_per_s }] = shown.doubts()[..]
         else {
             panic!("it was busy")
@@ -243,7 +262,8 @@ mod tests {
     #[test]
     fn a_counter_that_went_back_or_is_not_there_is_absent() {
         let mut shown = Shown::quiet();
-        shown.show("proc/thread-self/status", "nonvoluntary_ctxt_switches:\t2");
+        shown.switched("7", 2);
+        shown.switched("9", 2);
         std::fs::remove_file(shown.root.path().join("proc/pressure/cpu")).expect("it was there");
         let conditions = shown.watch.end().expect("it began");
         assert_eq!((conditions.involuntary_switches, conditions.cpu_pressure), (None, None));

@@ -1,6 +1,8 @@
 //! What a kernel says of its machine in files, as Linux has them. Where a file is not there, the
 //! answer is `None`.
 
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -15,6 +17,9 @@ pub(crate) fn text(path: impl AsRef<Path>) -> Option<String> {
     let text = fs::read_to_string(path).ok()?.trim().to_owned();
     (!text.is_empty()).then_some(text)
 }
+
+/// A count for each thread, by its number.
+pub(crate) type Switches = BTreeMap<OsString, u64>;
 
 /// What a kernel shows below `/proc` and `/sys`.
 #[derive(Debug, Clone)]
@@ -70,10 +75,15 @@ impl Kernel {
         own_time(&self.text("proc/self/stat")?)
     }
 
-    /// How often this thread lost its processor although it could have gone on.
-    pub(crate) fn involuntary_switches(&self) -> Option<u64> {
-        let status = self.text("proc/thread-self/status")?;
-        named(&status, "nonvoluntary_ctxt_switches:")
+    /// How often each thread of this process lost its processor although it could have gone on.
+    pub(crate) fn involuntary_switches(&self) -> Option<Switches> {
+        let threads = fs::read_dir(self.root.join("proc/self/task")).ok()?.flatten();
+        let switches = threads.filter_map(|thread| {
+            let status = text(thread.path().join("status"))?;
+            let count = named(&status, "nonvoluntary_ctxt_switches:")?;
+            Some((thread.file_name(), count))
+        });
+        Some(switches.collect()).filter(|switches: &Switches| !switches.is_empty())
     }
 
     /// Pages swapped in and out since the machine started.

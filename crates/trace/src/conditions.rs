@@ -16,7 +16,8 @@ pub struct Conditions {
     pub steal: Option<Duration>,
     /// Processor time that other processes took, of all processors together.
     pub other_work: Option<Duration>,
-    /// How often the step loop's thread was taken off its processor although it could have gone on.
+    /// How often a thread of the run was taken off its processor although it could have gone on, of
+    /// the one to which it happened most often.
     pub involuntary_switches: Option<u64>,
     /// Pages that were swapped in or out.
     pub swapped_pages: Option<u64>,

@@ -8,7 +8,7 @@ use super::Doubt;
 const MOST_WAITING: f64 = 0.05;
 /// ... the share of processor time that may be stolen, ...
 const MOST_STOLEN: f64 = 0.01;
-/// ... and involuntary switches a second of a loop that has its processor to itself.
+/// ... and involuntary switches a second of a thread that has its processor to itself.
 const MOST_SWITCHES_PER_S: f64 = 50.0;
 /// Processors that others keep busy on a quiet machine. With no more, it is Metron's own threads
 /// that wait for each other: that is no other work, but how it was asked to run.
@@ -56,7 +56,9 @@ fn busy(conditions: &Conditions) -> Option<Doubt> {
         return None;
     }
     let share = |time: Option<Duration>| time.map(|time| time.as_secs_f64() / watched);
-    let (waiting, stolen) = (share(conditions.cpu_pressure), share(conditions.steal));
+    // The clocks of the two differ by a tick or so.
+    let waiting = share(conditions.cpu_pressure).map(|share| share.min(1.0));
+    let stolen = share(conditions.steal);
     let others = share(conditions.other_work);
     let switches_per_s = conditions.involuntary_switches.map(|count| count as f64 / watched);
     let is_above = |value: Option<f64>, most: f64| value.is_some_and(|value| value > most);

@@ -38,7 +38,7 @@ pub enum Doubt {
         stolen: Option<f64>,
         /// How many processors other processes kept busy.
         others: Option<f64>,
-        /// How often a second the step loop was taken off its processor.
+        /// How often a second a thread of the run was taken off its processor.
         switches_per_s: Option<f64>,
     },
     /// The processors ran at another frequency at the end than at the start.

@@ -118,7 +118,8 @@ fn busy(
             .filter(|share| *share > 0.0)
             .map(|share| format!("{} % of their time was stolen by a hypervisor", percent(share))),
         others.map(|count| format!("other processes kept {count:.2} of them busy")),
-        switches_per_s.map(|rate| format!("the loop lost its own {rate:.0} times a second")),
+        switches_per_s
+            .map(|rate| format!("a thread of the run lost its own {rate:.0} times a second")),
     ];
     let signs: Vec<String> = signs.into_iter().flatten().collect();
     format!("other work had the processors: {}", signs.join(", "))

@@ -48,7 +48,7 @@ impl Tables {
     /// Writes what comes until no more can come, and counts it off from the bytes that wait.
     pub(super) fn write_all(
         mut self,
-        incoming: &Receiver<Rows>,
+        incoming: &Receiver<Box<Rows>>,
         waiting: &AtomicUsize,
     ) -> Result<(), StoreError> {
         while let Ok(rows) = incoming.recv() {

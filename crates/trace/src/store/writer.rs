@@ -34,7 +34,7 @@ pub struct TraceWriter {
     dir: PathBuf,
     rows: Rows,
     flushed_at: Timestamp,
-    queue: SyncSender<Rows>,
+    queue: SyncSender<Box<Rows>>,
     /// Bytes of the rows that are in the queue, or being written.
     queued: Arc<AtomicUsize>,
     waits_for_disk: bool,
@@ -143,7 +143,7 @@ impl TraceWriter {
         let Some(disk) = self.disk.take() else { return self.failed.map_or(Ok(()), Err) };
         self.queued.fetch_add(self.rows.bytes(), Ordering::Relaxed);
         // If the thread has failed, joining it says why.
-        let _ = self.queue.send(self.rows);
+        let _ = self.queue.send(Box::new(self.rows));
         drop(self.queue);
         join(disk)
     }
@@ -152,7 +152,7 @@ impl TraceWriter {
         if self.rows.count() < FLUSH_ROWS && now.since(self.flushed_at) < FLUSH_AFTER {
             return Ok(());
         }
-        let rows = std::mem::replace(&mut self.rows, Rows::since(now));
+        let rows = Box::new(std::mem::replace(&mut self.rows, Rows::since(now)));
         let bytes = rows.bytes();
         self.queued.fetch_add(bytes, Ordering::Relaxed);
         match self.hand_over(rows) {
@@ -162,7 +162,7 @@ impl TraceWriter {
             }
             Err(TrySendError::Full(rows)) => {
                 self.queued.fetch_sub(bytes, Ordering::Relaxed);
-                self.rows = rows;
+                self.rows = *rows;
                 self.check_gathered(bytes)
             }
             Err(TrySendError::Disconnected(_)) => Err(self.failure()),
@@ -170,7 +170,7 @@ impl TraceWriter {
     }
 
     /// Gives rows to the writing thread.
-    fn hand_over(&self, rows: Rows) -> Result<(), TrySendError<Rows>> {
+    fn hand_over(&self, rows: Box<Rows>) -> Result<(), TrySendError<Box<Rows>>> {
         if self.waits_for_disk {
             let gone = |SendError(rows)| TrySendError::Disconnected(rows);
             return self.queue.send(rows).map_err(gone);
