@@ -2,7 +2,9 @@
 
 mod bad_input;
 mod blame;
+mod busy;
 mod capacity;
+mod disks;
 mod doubts;
 mod experiments;
 mod explain;

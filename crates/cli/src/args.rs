@@ -188,6 +188,7 @@ pub(crate) enum ExportFormat {
 }
 
 #[derive(Debug, Clone, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "flags that say nothing of each other")]
 pub(crate) struct GenerateArgs {
     /// The text to continue.
     #[arg(long, short, value_name = "TEXT")]

@@ -2,7 +2,7 @@ use metron_trace::Machine;
 use sysinfo::{CpuRefreshKind, MemoryRefreshKind, RefreshKind, System};
 
 use crate::gpu::Gpu;
-use crate::kernel;
+use crate::kernel::Kernel;
 
 /// What this machine is, as far as it tells, and the accelerator if `device` is one.
 pub(crate) fn this_machine(device: &str) -> Machine {
@@ -10,7 +10,7 @@ pub(crate) fn this_machine(device: &str) -> Machine {
         .with_cpu(CpuRefreshKind::nothing())
         .with_memory(MemoryRefreshKind::nothing().with_ram());
     let system = System::new_with_specifics(kinds);
-    let gpu = Gpu::of_device(device);
+    let (gpu, kernel) = (Gpu::of_device(device), Kernel::here());
     let cpu = system.cpus().first().map(|cpu| cpu.brand().trim().to_owned());
     Machine {
         cpu: cpu.filter(|brand| !brand.is_empty()),
@@ -22,8 +22,8 @@ pub(crate) fn this_machine(device: &str) -> Machine {
         os: System::long_os_version()
             .zip(System::kernel_version())
             .map(|(os, kernel)| format!("{os}, kernel {kernel}")),
-        governor: kernel::governor(),
-        clock_source: kernel::clock_source(),
+        governor: kernel.governor(),
+        clock_source: kernel.clock_source(),
         conditions: None,
     }
 }

@@ -30,8 +30,8 @@ pub struct CalibrationPlan {
 }
 
 impl CalibrationPlan {
-    /// Three repeats over the lengths a workload has, a few batch sizes: some ten seconds with a
-    /// small model on a small machine.
+    /// Three repeats over the lengths a workload's prompts and their chunks have, a few batch sizes:
+    /// some ten seconds with a small model on a small machine.
     pub fn quick(shortest: u32, longest: u32, limits: &Limits) -> Self {
         Self::over(shortest, longest, limits, 3)
     }
@@ -44,7 +44,9 @@ impl CalibrationPlan {
     fn over(shortest: u32, longest: u32, limits: &Limits, repeats: u32) -> Self {
         let longest = longest.clamp(1, limits.max_model_len.saturating_sub(1).max(1));
         let shortest = shortest.clamp(1, longest);
-        let mut prefill_lengths = vec![shortest, u32::midpoint(shortest, longest), longest];
+        // Policies cut prompts into chunks, and one length alone does not say what a token costs.
+        let chunk = shortest.min(longest.div_ceil(4));
+        let mut prefill_lengths = vec![chunk, u32::midpoint(chunk, longest), longest];
         prefill_lengths.dedup();
         let context = shortest.max(longest / 8).min(limits.max_model_len / 2).max(1);
         // A sequence decodes for as long as the context has room, up to twice the repeats.
@@ -306,6 +308,18 @@ mod tests {
     fn step(kinds: &[WorkKind], ms: u64) -> (Vec<Work>, Duration) {
         let part = |&kind| Work { request: RequestId(0), context: 1, tokens: 1, kind };
         (kinds.iter().map(part).collect(), Duration::from_millis(ms))
+    }
+
+    #[test]
+    fn prompts_that_are_all_alike_are_calibrated_at_three_lengths() {
+        let limits =
+            Limits { block_size: 16, num_blocks: 100, max_num_seqs: 8, max_model_len: 1024 };
+        let lengths =
+            |shortest, longest| CalibrationPlan::quick(shortest, longest, &limits).prefill_lengths;
+        assert_eq!(lengths(128, 128), [32, 80, 128]);
+        assert_eq!(lengths(500, 1000), [250, 625, 1000]);
+        assert_eq!(lengths(20, 1000), [20, 510, 1000], "the workload's own, where it has both");
+        assert_eq!(lengths(1, 1), [1]);
     }
 
     #[test]

@@ -42,8 +42,15 @@ pub(crate) fn doubt_lines(report: &Report<'_>) -> Vec<DoubtLine> {
 }
 
 /// Doubts as text, a line each with what to do; nothing of none.
-pub fn doubts_text<'a>(doubts: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
+pub(crate) fn doubts_text<'a>(doubts: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
     let line = |(finding, advice)| format!("  {finding}. {advice}\n");
     let lines = doubts.into_iter().map(line).collect::<Vec<_>>().concat();
     if lines.is_empty() { lines } else { format!("Doubts:\n{lines}") }
+}
+
+/// The same of doubts that do not say whose they are.
+pub fn bare_doubts_text<'a>(doubts: impl IntoIterator<Item = &'a Doubt>) -> String {
+    let lines: Vec<(String, &str)> =
+        doubts.into_iter().map(|doubt| (doubt.finding(), doubt.advice())).collect();
+    doubts_text(lines.iter().map(|(finding, advice)| (finding.as_str(), *advice)))
 }

@@ -28,7 +28,7 @@ pub use calibration::calibration_text;
 pub use capacity::CapacityReport;
 pub use columns::columns;
 pub use diff::{Diff, Pair, Side};
-pub use doubts::doubts_text;
+pub use doubts::bare_doubts_text;
 pub use explanation::explanation_text;
 pub use inputs::differing_inputs;
 pub use perfetto::write_perfetto;

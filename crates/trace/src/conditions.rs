@@ -14,11 +14,14 @@ pub struct Conditions {
     pub cpu_pressure: Option<Duration>,
     /// Processor time that a hypervisor gave to others, as a mean over the processors.
     pub steal: Option<Duration>,
-    /// How often the step loop's thread was taken off its processor although it could have gone on.
+    /// Processor time that other processes took, of all processors together.
+    pub other_work: Option<Duration>,
+    /// How often a thread of the run was taken off its processor although it could have gone on, of
+    /// the one to which it happened most often.
     pub involuntary_switches: Option<u64>,
     /// Pages that were swapped in or out.
     pub swapped_pages: Option<u64>,
-    /// Mean frequency of the processors before and after, in MHz.
+    /// Frequency of the fastest processor before and after, in MHz.
     pub cpu_mhz: Option<[u32; 2]>,
     /// How often a processor slowed down because it was hot.
     pub cpu_throttled: Option<u64>,

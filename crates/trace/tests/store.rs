@@ -333,15 +333,15 @@ fn what_was_measured_is_on_disk_when_it_has_waited_a_second() {
     let measured = Header { origin: Origin::Measured, ..header() };
     let mut writer = TraceWriter::create(dir.path(), &measured).unwrap();
     for step in steps_apart(3, Duration::from_millis(600)) {
-        assert_eq!(writer.rows_waiting(), 2 * step.index as usize);
+        assert_eq!(writer.bytes_waiting() > 0, step.index > 0);
         writer.append_step(&step, &[]).unwrap();
     }
     // The thread needs a moment.
     let on_disk = (0..10_000).any(|_| {
         std::thread::sleep(Duration::from_millis(1));
-        writer.rows_waiting() == 0
+        writer.bytes_waiting() == 0
     });
-    assert!(on_disk, "{} rows wait", writer.rows_waiting());
+    assert!(on_disk, "{} bytes wait", writer.bytes_waiting());
     let (read, missing) = TraceReader::read(dir.path()).unwrap();
     assert_eq!((read.steps.len(), missing.is_empty()), (3, false));
     writer.finish().unwrap();

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use metron_lab::{Overhead, OverheadPlan, Rig, overhead};
 use metron_metrics::{Doubt, doubts_of_conditions};
-use metron_report::doubts_text;
+use metron_report::bare_doubts_text;
 use metron_sim::{AffineCost, CostFile, Piece};
 use metron_trace::{
     Conditions, ExecutorInfo, FORMAT_VERSION, Header, Limits, Machine, ModelInfo, Origin,
@@ -75,9 +75,7 @@ fn examine(args: &DoctorArgs) -> Result<(), Failure> {
     if let Some(conditions) = &examined.conditions {
         facts.push(fact("watched", seen(conditions)));
     }
-    let lines: Vec<(String, &str)> =
-        examined.doubts.iter().map(|doubt| (doubt.finding(), doubt.advice())).collect();
-    let doubts = doubts_text(lines.iter().map(|(finding, advice)| (finding.as_str(), *advice)));
+    let doubts = bare_doubts_text(&examined.doubts);
     let doubts = if doubts.is_empty() { "Nothing to doubt was seen.\n".to_owned() } else { doubts };
     print::result(&format!("{}\n{doubts}", as_text(&facts)));
     Ok(())
@@ -92,6 +90,10 @@ fn seen(conditions: &Conditions) -> String {
     let parts = [
         share(conditions.cpu_pressure, "something waited for a processor"),
         share(conditions.steal, "stolen by a hypervisor"),
+        conditions.other_work.map(|time| {
+            let processors = time.as_secs_f64() / conditions.watched.as_secs_f64();
+            format!("other processes kept {processors:.2} processors busy")
+        }),
         conditions.swapped_pages.map(|pages| format!("{pages} pages swapped")),
         conditions.cpu_mhz.map(|[before, after]| format!("{before} to {after} MHz")),
         conditions.gpu_mhz.map(|[before, after]| format!("accelerator {before} to {after} MHz")),

@@ -1,7 +1,9 @@
 use std::fmt;
 
-use metron_metrics::{Blame, Explanation, Scoring, blame, explain, most_missed};
-use metron_report::{Style, blame_text, explanation_text};
+use metron_metrics::{
+    Blame, Doubt, Explanation, RunOf, Scoring, blame, doubts, explain, most_missed,
+};
+use metron_report::{Style, bare_doubts_text, blame_text, explanation_text};
 use metron_trace::{RequestId, Trace};
 
 use crate::args::ExplainArgs;
@@ -95,8 +97,17 @@ fn every_policy(saved: &SavedRuns, scoring: &Scoring, json: bool) -> Result<(), 
     for policy in &policies {
         text.push_str(&policy.worst_sentence());
     }
+    text.push_str(&slowed_by(&saved.runs(), scoring));
     print::result(&text);
     Ok(())
+}
+
+/// What the machine did to these runs, as doubts: its part of their missed deadlines is among the
+/// unexplained ones.
+fn slowed_by(runs: &[RunOf<'_>], scoring: &Scoring) -> String {
+    let doubts: Vec<Doubt> = doubts(runs, scoring).into_iter().map(|raised| raised.doubt).collect();
+    let text = bare_doubts_text(doubts.iter().filter(|doubt| doubt.slows_steps()));
+    if text.is_empty() { text } else { format!("\n{text}") }
 }
 
 /// A policy, with all of its traces pooled.

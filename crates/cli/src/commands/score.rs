@@ -1,4 +1,4 @@
-use metron_metrics::{Comparison, Scoring};
+use metron_metrics::{Comparison, PolicyRow, Scoring};
 use metron_report::{Report, Style};
 use metron_trace::{Header, Trace};
 
@@ -30,7 +30,9 @@ pub(crate) fn run(args: &ScoreArgs) -> Result<(), Failure> {
         print::note(&facts::as_text(&facts));
     }
     let comparison = Comparison::judged(&policies, &runs, &scoring, &judging);
-    let is_cut_short = !comparison.policies.iter().all(|row| row.pooled.requests.are_whole());
+    let origin = headers[0].origin;
+    let are_whole = |row: &PolicyRow| row.pooled.requests.are_whole(origin);
+    let is_cut_short = !comparison.policies.iter().all(are_whole);
     let report = Report {
         title: format!("Metron: {}", policies.join(", ")),
         facts,

@@ -8,8 +8,11 @@ use super::Doubt;
 const MOST_WAITING: f64 = 0.05;
 /// ... the share of processor time that may be stolen, ...
 const MOST_STOLEN: f64 = 0.01;
-/// ... and involuntary switches a second of a loop that has its processor to itself.
+/// ... and involuntary switches a second of a thread that has its processor to itself.
 const MOST_SWITCHES_PER_S: f64 = 50.0;
+/// Processors that others keep busy on a quiet machine. With no more, it is Metron's own threads
+/// that wait for each other: that is no other work, but how it was asked to run.
+const MOST_OTHERS: f64 = 0.1;
 
 /// A clock may differ by this share.
 const MOST_CLOCK_CHANGE: f64 = 0.05;
@@ -53,13 +56,17 @@ fn busy(conditions: &Conditions) -> Option<Doubt> {
         return None;
     }
     let share = |time: Option<Duration>| time.map(|time| time.as_secs_f64() / watched);
-    let (waiting, stolen) = (share(conditions.cpu_pressure), share(conditions.steal));
+    // The clocks of the two differ by a tick or so.
+    let waiting = share(conditions.cpu_pressure).map(|share| share.min(1.0));
+    let stolen = share(conditions.steal);
+    let others = share(conditions.other_work);
     let switches_per_s = conditions.involuntary_switches.map(|count| count as f64 / watched);
     let is_above = |value: Option<f64>, most: f64| value.is_some_and(|value| value > most);
-    let is_busy = is_above(waiting, MOST_WAITING)
-        || is_above(stolen, MOST_STOLEN)
-        || is_above(switches_per_s, MOST_SWITCHES_PER_S);
-    is_busy.then_some(Doubt::BusyMachine { waiting, stolen, switches_per_s })
+    let has_to_wait =
+        is_above(waiting, MOST_WAITING) || is_above(switches_per_s, MOST_SWITCHES_PER_S);
+    let for_others = others.is_none_or(|processors| processors > MOST_OTHERS);
+    let is_busy = has_to_wait && for_others || is_above(stolen, MOST_STOLEN);
+    is_busy.then_some(Doubt::BusyMachine { waiting, stolen, others, switches_per_s })
 }
 
 fn has_changed([before, after]: [u32; 2]) -> bool {
@@ -75,6 +82,7 @@ mod tests {
         watched: Duration::from_secs(10),
         cpu_pressure: Some(Duration::from_millis(300)),
         steal: Some(Duration::from_millis(50)),
+        other_work: Some(Duration::from_millis(500)),
         involuntary_switches: Some(100),
         swapped_pages: Some(3),
         cpu_mhz: Some([3000, 2950]),
@@ -97,16 +105,33 @@ mod tests {
 
     #[test]
     fn other_work_is_seen_by_each_of_its_three_signs() {
-        let busy = |waiting, stolen, switches_per_s| Doubt::BusyMachine {
+        let busy = |waiting, stolen, others, switches_per_s| Doubt::BusyMachine {
             waiting: Some(waiting),
             stolen: Some(stolen),
+            others: Some(others),
             switches_per_s: Some(switches_per_s),
         };
-        let waits = Conditions { cpu_pressure: Some(Duration::from_secs(4)), ..QUIET };
-        check(waits, busy(0.4, 0.005, 10.0));
+        let shared = Conditions { other_work: Some(Duration::from_secs(8)), ..QUIET };
+        let waits = Conditions { cpu_pressure: Some(Duration::from_secs(4)), ..shared };
+        check(waits, busy(0.4, 0.005, 0.8, 10.0));
+        let switched = Conditions { involuntary_switches: Some(900), ..shared };
+        check(switched, busy(0.03, 0.005, 0.8, 90.0));
         let stolen = Conditions { steal: Some(Duration::from_millis(200)), ..QUIET };
-        check(stolen, busy(0.03, 0.02, 10.0));
-        check(Conditions { involuntary_switches: Some(900), ..QUIET }, busy(0.03, 0.005, 90.0));
+        check(stolen, busy(0.03, 0.02, 0.05, 10.0));
+    }
+
+    #[test]
+    fn threads_of_its_own_that_wait_for_each_other_are_no_other_work() {
+        let crowded = Conditions {
+            cpu_pressure: Some(Duration::from_secs(6)),
+            involuntary_switches: Some(900),
+            ..QUIET
+        };
+        assert_eq!(doubts_of_conditions(&crowded), []);
+        let unknown = Conditions { other_work: None, ..crowded };
+        assert_eq!(doubts_of_conditions(&unknown).len(), 1, "who had them cannot be told");
+        let elsewhere = Conditions { other_work: Some(Duration::from_secs(10)), ..QUIET };
+        assert_eq!(doubts_of_conditions(&elsewhere), [], "nothing waited for it");
     }
 
     #[test]

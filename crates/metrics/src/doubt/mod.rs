@@ -36,14 +36,16 @@ pub enum Doubt {
         waiting: Option<f64>,
         /// The share of processor time that a hypervisor gave to others.
         stolen: Option<f64>,
-        /// How often a second the step loop was taken off its processor.
+        /// How many processors other processes kept busy.
+        others: Option<f64>,
+        /// How often a second a thread of the run was taken off its processor.
         switches_per_s: Option<f64>,
     },
     /// The processors ran at another frequency at the end than at the start.
     CpuFrequency {
-        /// Mean MHz before.
+        /// MHz of the fastest before.
         before_mhz: u32,
-        /// Mean MHz after.
+        /// MHz of the fastest after.
         after_mhz: u32,
     },
     /// The accelerator ran at another clock at the end than at the start.
@@ -132,12 +134,25 @@ pub struct RaisedDoubt {
 }
 
 impl Doubt {
+    /// Whether it is about a machine that made steps longer, which blame cannot tell from anything
+    /// else that is unexplained.
+    pub fn slows_steps(&self) -> bool {
+        matches!(
+            self,
+            Self::BusyMachine { .. }
+                | Self::CpuFrequency { .. }
+                | Self::GpuClock { .. }
+                | Self::Throttling { .. }
+                | Self::Swap { .. }
+        )
+    }
+
     /// How bad it is, among doubts of its kind.
     fn weight(&self) -> f64 {
         let change = |before: u32, after: u32| f64::from(before.abs_diff(after));
         match *self {
             Self::LateArrivals { worst_s, .. } => worst_s,
-            Self::BusyMachine { waiting, stolen, switches_per_s } => {
+            Self::BusyMachine { waiting, stolen, switches_per_s, .. } => {
                 waiting.or(stolen).or(switches_per_s).unwrap_or_default()
             }
             Self::CpuFrequency { before_mhz, after_mhz }

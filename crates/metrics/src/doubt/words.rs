@@ -8,8 +8,8 @@ impl Doubt {
                 "late arrivals: {late} of {of} requests were seen late, by up to {}",
                 milliseconds(worst_s)
             ),
-            Self::BusyMachine { waiting, stolen, switches_per_s } => {
-                busy(waiting, stolen, switches_per_s)
+            Self::BusyMachine { waiting, stolen, others, switches_per_s } => {
+                busy(waiting, stolen, others, switches_per_s)
             }
             Self::CpuFrequency { before_mhz, after_mhz } => format!(
                 "the processors' frequency changed: {before_mhz} MHz before a run, {after_mhz} MHz \
@@ -75,7 +75,8 @@ impl Doubt {
                  on purpose looks the same."
             }
             Self::BusyMachine { .. } => {
-                "End the other work, or take fewer --threads, and run again."
+                "End the other work, or take fewer --threads, and run again; deadlines missed for it \
+                 are unexplained ones."
             }
             Self::CpuFrequency { .. } => {
                 "Set the governor to performance, and let the machine cool between runs."
@@ -105,13 +106,20 @@ impl Doubt {
     }
 }
 
-fn busy(waiting: Option<f64>, stolen: Option<f64>, switches_per_s: Option<f64>) -> String {
+fn busy(
+    waiting: Option<f64>,
+    stolen: Option<f64>,
+    others: Option<f64>,
+    switches_per_s: Option<f64>,
+) -> String {
     let signs = [
         waiting.map(|share| format!("something waited for one {} % of the time", percent(share))),
         stolen
             .filter(|share| *share > 0.0)
             .map(|share| format!("{} % of their time was stolen by a hypervisor", percent(share))),
-        switches_per_s.map(|rate| format!("the loop lost its own {rate:.0} times a second")),
+        others.map(|count| format!("other processes kept {count:.2} of them busy")),
+        switches_per_s
+            .map(|rate| format!("a thread of the run lost its own {rate:.0} times a second")),
     ];
     let signs: Vec<String> = signs.into_iter().flatten().collect();
     format!("other work had the processors: {}", signs.join(", "))

@@ -85,13 +85,13 @@ fn checksum_of(path: &Path) -> io::Result<Checksum> {
 
 /// A file, with the checksum of what goes into it.
 pub(super) struct SummedFile {
-    file: File,
+    file: Box<dyn Write + Send>,
     hasher: crc32fast::Hasher,
     bytes: u64,
 }
 
 impl SummedFile {
-    pub(super) fn new(file: File) -> Self {
+    pub(super) fn new(file: Box<dyn Write + Send>) -> Self {
         Self { file, hasher: crc32fast::Hasher::new(), bytes: 0 }
     }
 

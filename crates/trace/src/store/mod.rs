@@ -22,12 +22,16 @@
 
 mod checksums;
 mod columns;
+mod disk;
 mod messages;
 mod reader;
+mod rows;
 mod tables;
 mod writer;
 
 use std::path::PathBuf;
+
+use crate::Timestamp;
 
 pub use reader::{Missing, TraceReader};
 pub use writer::TraceWriter;
@@ -50,6 +54,29 @@ pub enum StoreError {
         cause: String,
         /// Whether the disk is full.
         disk_full: bool,
+    },
+    /// A run's trace ends before the run does.
+    #[error(
+        "{cause}; the trace is whole up to {whole_until} of the run, and what came later is lost"
+    )]
+    Lost {
+        /// What the file system refused.
+        cause: Box<Self>,
+        /// Everything before it was written.
+        whole_until: Timestamp,
+    },
+    /// The disk took so little for so long that there is no more memory for what waits.
+    #[error(
+        "{}: the disk has not taken what waits since {waiting_since} of the run, {megabytes} MB; \
+         write to a faster disk (-o)", dir.display()
+    )]
+    Behind {
+        /// The trace's directory.
+        dir: PathBuf,
+        /// The first that waits.
+        waiting_since: Timestamp,
+        /// Memory that it takes.
+        megabytes: usize,
     },
     /// A file is not what its name says.
     #[error("{}: {cause}", path.display())]

@@ -1,23 +1,16 @@
 use std::fs::File;
-use std::io::BufWriter;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{SendError, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use arrow_array::RecordBatch;
-use arrow_ipc::CompressionType;
-use arrow_ipc::writer::{IpcWriteOptions, StreamWriter};
-
-use super::checksums::{Checksum, Checksums, SummedFile};
-use super::tables::{OfStep, Table};
+use super::disk::{Open, Tables};
+use super::rows::Rows;
 use super::{CONDITIONS, StoreError};
-use crate::{
-    Conditions, Header, OperatorSpan, Origin, Preemption, Request, RequestEnd, StepRecord,
-    Timestamp, Token, Trace, Work,
-};
+use crate::{Conditions, Header, Origin, Request, RequestEnd, StepRecord, Timestamp, Token, Trace};
 
 /// Rows are flushed when so many are waiting, ...
 const FLUSH_ROWS: usize = 16_384;
@@ -25,81 +18,77 @@ const FLUSH_ROWS: usize = 16_384;
 /// has waited so long. In virtual time hours pass in a moment, and would leave a flush each second.
 const FLUSH_AFTER: Duration = Duration::from_secs(1);
 
+/// So many flushes wait for the disk in a queue, of a megabyte each at most, ...
+const QUEUE: usize = 16;
+/// ... and behind a full queue rows gather until they take so much memory, in bytes.
+const MOST_GATHERED: usize = 32 << 20;
+
 /// Writes a trace while the run goes on.
 ///
-/// Appending copies a row into a buffer; a thread of the writer's own does the rest, so the run
-/// never waits for the disk. What could not be written is reported by the next append, or by
-/// [`finish`](Self::finish); what was written before stands.
+/// Appending copies a row into a buffer; a thread of the writer's own does the rest, so a measured
+/// run never waits for the disk. What could not be written is reported by the next append, and by
+/// [`finish`](Self::finish); what was written before stands. A disk that takes nothing for so long
+/// that some 50 MB wait ends the run too. In virtual time the loop waits instead: that is in no
+/// number.
 #[derive(Debug)]
 pub struct TraceWriter {
     dir: PathBuf,
     rows: Rows,
-    /// Rows that were handed to the writing thread and are not on disk yet.
-    handed_over: Arc<AtomicUsize>,
     /// When the oldest of `rows` was appended.
     oldest_at: Option<Timestamp>,
-    /// How long it may wait.
-    flush_after: Option<Duration>,
-    to_disk: Sender<Rows>,
-    disk: JoinHandle<Result<(), StoreError>>,
-}
-
-/// Rows not yet handed to the writing thread.
-#[derive(Debug, Default)]
-struct Rows {
-    requests: Vec<Request>,
-    steps: Vec<StepRecord>,
-    work: Vec<OfStep<Work>>,
-    preemptions: Vec<OfStep<Preemption>>,
-    operators: Vec<OfStep<OperatorSpan>>,
-    tokens: Vec<Token>,
-    ends: Vec<RequestEnd>,
-}
-
-impl Rows {
-    fn count(&self) -> usize {
-        self.requests.len()
-            + self.steps.len()
-            + self.work.len()
-            + self.preemptions.len()
-            + self.operators.len()
-            + self.tokens.len()
-            + self.ends.len()
-    }
+    queue: SyncSender<Box<Rows>>,
+    /// Bytes of the rows that are in the queue, or being written.
+    queued: Arc<AtomicUsize>,
+    waits_for_disk: bool,
+    /// The writing thread, until it has failed.
+    disk: Option<JoinHandle<Result<(), StoreError>>>,
+    failed: Option<StoreError>,
 }
 
 impl TraceWriter {
     /// Creates the directory `dir` and the header in it. An old trace there is an error.
     pub fn create(dir: &Path, header: &Header) -> Result<Self, StoreError> {
+        Self::create_on(dir, header, |path| Ok(Box::new(File::create_new(path)?)))
+    }
+
+    /// As [`create`](Self::create), with tables in what `open` makes for each of their paths.
+    pub fn create_on(
+        dir: &Path,
+        header: &Header,
+        open: impl Fn(&Path) -> io::Result<Box<dyn Write + Send>> + Send + 'static,
+    ) -> Result<Self, StoreError> {
         std::fs::create_dir_all(dir).map_err(|error| StoreError::io(dir, &error))?;
         let path = dir.join("header.json");
         let file = File::create_new(&path).map_err(|error| StoreError::io(&path, &error))?;
         serde_json::to_writer_pretty(file, header)
             .map_err(|error| StoreError::io(&path, &error.into()))?;
-        let (to_disk, rows) = channel();
-        let handed_over = Arc::new(AtomicUsize::new(0));
-        let tables = Tables::create(dir)?;
+        let (queue, rows) = sync_channel(QUEUE);
+        let queued = Arc::new(AtomicUsize::new(0));
+        let open: Open = Box::new(open);
+        let tables = Tables::create(dir, open)?;
         let disk = std::thread::Builder::new()
             .name("trace-writer".to_owned())
             .spawn({
-                let handed_over = Arc::clone(&handed_over);
-                move || tables.write_all(&rows, &handed_over)
+                let queued = Arc::clone(&queued);
+                move || tables.write_all(&rows, &queued)
             })
             .map_err(|error| StoreError::io(dir, &error))?;
         Ok(Self {
             dir: dir.to_owned(),
             rows: Rows::default(),
-            handed_over,
             oldest_at: None,
-            flush_after: (header.origin == Origin::Measured).then_some(FLUSH_AFTER),
-            to_disk,
-            disk,
+            queue,
+            queued,
+            waits_for_disk: header.origin != Origin::Measured,
+            disk: Some(disk),
+            failed: None,
         })
     }
 
     /// Writes a whole trace into the directory `dir`; an old trace there is an error.
     pub fn write(dir: &Path, trace: &Trace) -> Result<(), StoreError> {
         let mut writer = Self::create(dir, &trace.header)?;
+        writer.waits_for_disk = true;
         for request in &trace.requests {
             writer.append_request(request)?;
         }
@@ -123,20 +112,7 @@ impl TraceWriter {
 
     /// A step is done, with its tokens.
     pub fn append_step(&mut self, step: &StepRecord, tokens: &[Token]) -> Result<(), StoreError> {
-        let of_step = step.index;
-        self.rows.work.extend(step.work.iter().map(|&row| OfStep { step: of_step, row }));
-        self.rows
-            .preemptions
-            .extend(step.preemptions.iter().map(|&row| OfStep { step: of_step, row }));
-        self.rows.operators.extend(step.operators.iter().map(|&row| OfStep { step: of_step, row }));
-        self.rows.tokens.extend(tokens);
-        // What has a table of its own is left behind.
-        self.rows.steps.push(StepRecord {
-            work: Vec::new(),
-            preemptions: Vec::new(),
-            operators: Vec::new(),
-            ..*step
-        });
+        self.rows.push_step(step, tokens);
         self.flush_if_due(step.ended_at)
     }
 
@@ -159,152 +135,75 @@ impl TraceWriter {
             .map_err(|error| StoreError::io(&path, &error.into()))
     }
 
-    /// Rows that are not on disk yet, and so in memory.
-    pub fn rows_waiting(&self) -> usize {
-        self.rows.count() + self.handed_over.load(Ordering::Relaxed)
+    /// Memory of the rows that are not on disk yet, in bytes.
+    pub fn bytes_waiting(&self) -> usize {
+        self.rows.bytes() + self.queued.load(Ordering::Relaxed)
     }
 
     /// Writes what is left, and waits for the disk.
     pub fn finish(mut self) -> Result<(), StoreError> {
+        let Some(disk) = self.disk.take() else { return self.failed.map_or(Ok(()), Err) };
+        self.queued.fetch_add(self.rows.bytes(), Ordering::Relaxed);
         // If the thread has failed, joining it says why.
-        let _ = self.hand_over();
-        drop(self.to_disk);
-        join(self.disk)
-    }
-
-    /// Gives the rows to the writing thread; false if that has failed.
-    fn hand_over(&mut self) -> bool {
-        let rows = std::mem::take(&mut self.rows);
-        self.handed_over.fetch_add(rows.count(), Ordering::Relaxed);
-        self.to_disk.send(rows).is_ok()
+        let _ = self.queue.send(Box::new(self.rows));
+        drop(self.queue);
+        join(disk)
     }
 
     fn flush_if_due(&mut self, now: Timestamp) -> Result<(), StoreError> {
-        let rows = &self.rows;
-        let waiting =
-            rows.work.len() + rows.tokens.len() + rows.requests.len() + rows.operators.len();
         let age = now.since(*self.oldest_at.get_or_insert(now));
-        if waiting < FLUSH_ROWS && self.flush_after.is_none_or(|limit| age < limit) {
+        let is_old = !self.waits_for_disk && age >= FLUSH_AFTER;
+        if self.rows.count() < FLUSH_ROWS && !is_old {
             return Ok(());
         }
-        self.oldest_at = None;
-        if self.hand_over() {
+        let rows = Box::new(std::mem::replace(&mut self.rows, Rows::since(now)));
+        let bytes = rows.bytes();
+        self.queued.fetch_add(bytes, Ordering::Relaxed);
+        match self.hand_over(rows) {
+            Ok(()) => {
+                self.oldest_at = None;
+                Ok(())
+            }
+            Err(TrySendError::Full(rows)) => {
+                self.queued.fetch_sub(bytes, Ordering::Relaxed);
+                self.rows = *rows;
+                self.check_gathered(bytes)
+            }
+            Err(TrySendError::Disconnected(_)) => Err(self.failure()),
+        }
+    }
+
+    /// Gives rows to the writing thread.
+    fn hand_over(&self, rows: Box<Rows>) -> Result<(), TrySendError<Box<Rows>>> {
+        if self.waits_for_disk {
+            let gone = |SendError(rows)| TrySendError::Disconnected(rows);
+            return self.queue.send(rows).map_err(gone);
+        }
+        self.queue.try_send(rows)
+    }
+
+    fn check_gathered(&self, bytes: usize) -> Result<(), StoreError> {
+        if bytes <= MOST_GATHERED {
             return Ok(());
         }
-        let stopped = std::thread::spawn(|| Ok(()));
-        join(std::mem::replace(&mut self.disk, stopped))
+        let (dir, waiting_since) = (self.dir.clone(), self.rows.since);
+        Err(StoreError::Behind { dir, waiting_since, megabytes: self.bytes_waiting() / 1_000_000 })
+    }
+
+    /// Why the writing thread has ended; the same each time.
+    fn failure(&mut self) -> StoreError {
+        if let Some(disk) = self.disk.take() {
+            self.failed = join(disk).err();
+        }
+        self.failed.clone().unwrap_or_else(|| ended_early("ended before the run"))
     }
 }
 
 fn join(disk: JoinHandle<Result<(), StoreError>>) -> Result<(), StoreError> {
-    disk.join().unwrap_or_else(|_| {
-        Err(StoreError::Malformed {
-            path: PathBuf::new(),
-            cause: "the thread that writes the trace panicked".to_owned(),
-        })
-    })
+    disk.join().unwrap_or_else(|_| Err(ended_early("panicked")))
 }
 
-/// The open files, in the hands of the writing thread.
-struct Tables {
-    dir: PathBuf,
-    requests: TableFile,
-    steps: TableFile,
-    work: TableFile,
-    preemptions: TableFile,
-    /// Created with its first row.
-    operators: Option<TableFile>,
-    tokens: TableFile,
-    ends: TableFile,
-}
-
-impl Tables {
-    fn create(dir: &Path) -> Result<Self, StoreError> {
-        Ok(Self {
-            dir: dir.to_owned(),
-            requests: TableFile::create::<Request>(dir)?,
-            steps: TableFile::create::<StepRecord>(dir)?,
-            work: TableFile::create::<OfStep<Work>>(dir)?,
-            preemptions: TableFile::create::<OfStep<Preemption>>(dir)?,
-            operators: None,
-            tokens: TableFile::create::<Token>(dir)?,
-            ends: TableFile::create::<RequestEnd>(dir)?,
-        })
-    }
-
-    fn write_all(
-        mut self,
-        incoming: &Receiver<Rows>,
-        waiting: &AtomicUsize,
-    ) -> Result<(), StoreError> {
-        while let Ok(rows) = incoming.recv() {
-            self.requests.append(&rows.requests)?;
-            self.work.append(&rows.work)?;
-            self.preemptions.append(&rows.preemptions)?;
-            self.append_operators(&rows.operators)?;
-            self.tokens.append(&rows.tokens)?;
-            // After the tables that its rows need, so that a step that can be read is whole.
-            self.steps.append(&rows.steps)?;
-            self.ends.append(&rows.ends)?;
-            waiting.fetch_sub(rows.count(), Ordering::Relaxed);
-        }
-        let tables =
-            [self.requests, self.work, self.preemptions, self.tokens, self.steps, self.ends];
-        let closed = tables.into_iter().chain(self.operators).map(TableFile::close);
-        Checksums(closed.collect::<Result<_, _>>()?).write(&self.dir)
-    }
-
-    fn append_operators(&mut self, rows: &[OfStep<OperatorSpan>]) -> Result<(), StoreError> {
-        if rows.is_empty() {
-            return Ok(());
-        }
-        let table = match self.operators.take() {
-            Some(table) => table,
-            None => TableFile::create::<OfStep<OperatorSpan>>(&self.dir)?,
-        };
-        self.operators.insert(table).append(rows)
-    }
-}
-
-struct TableFile {
-    path: PathBuf,
-    stream: StreamWriter<BufWriter<SummedFile>>,
-}
-
-impl TableFile {
-    fn create<T: Table>(dir: &Path) -> Result<Self, StoreError> {
-        let path = dir.join(T::FILE);
-        let file = File::create_new(&path).map_err(|error| StoreError::io(&path, &error))?;
-        let open = || {
-            let options = IpcWriteOptions::default()
-                .try_with_compression(Some(CompressionType::LZ4_FRAME))?;
-            let schema = T::to_batch(&[])?.schema();
-            let file = BufWriter::new(SummedFile::new(file));
-            let mut stream = StreamWriter::try_new_with_options(file, &schema, options)?;
-            stream.flush()?;
-            Ok(stream)
-        };
-        let stream = open().map_err(|error| StoreError::arrow(&path, error))?;
-        Ok(Self { path, stream })
-    }
-
-    fn append<T: Table>(&mut self, rows: &[T]) -> Result<(), StoreError> {
-        if rows.is_empty() {
-            return Ok(());
-        }
-        T::to_batch(rows)
-            .and_then(|batch: RecordBatch| self.stream.write(&batch))
-            .and_then(|()| self.stream.flush())
-            .map_err(|error| StoreError::arrow(&self.path, error))
-    }
-
-    /// The file's name, and what was written into it.
-    fn close(self) -> Result<(String, Checksum), StoreError> {
-        let fail = |error| StoreError::arrow(&self.path, error);
-        // Finishes the stream first.
-        let buffered = self.stream.into_inner().map_err(fail)?;
-        let file = buffered.into_inner().map_err(|error| fail(error.into_error().into()))?;
-        let name = self.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        Ok((name, file.checksum()))
-    }
+fn ended_early(how: &str) -> StoreError {
+    let cause = format!("the thread that writes the trace {how}");
+    StoreError::Malformed { path: PathBuf::new(), cause }
 }
