@@ -24,10 +24,10 @@ pub(crate) fn data(name: &str) -> PathBuf {
 }
 
 /// A tiny model with the files in its directory.
-pub(crate) fn tiny(name: &str) -> LoadedModel {
+pub(crate) fn tiny(name: &str, dtype: Option<Dtype>) -> LoadedModel {
     let model: ModelName =
         data(name).to_str().expect("a path in UTF-8").parse().expect("a directory");
-    load(&files_of(&model).expect("it is on disk"), None)
+    load(&files_of(&model).expect("it is on disk"), dtype)
 }
 
 /// SmolLM2 with its real weights. Without any source of them a test says so and passes, unless
