@@ -1,8 +1,8 @@
 //! Unsafe because a kernel reads packed weights through raw pointers.
 //!
-//! The number formats in which weights are held on the CPU. Activations and sums are always f32:
-//! a narrower format only makes the weights fewer bytes to stream, and f16 and bf16 files lose
-//! nothing, since every such number is an f32.
+//! The number formats in which weights are held on the CPU. Files in f16, bf16 and `Q8_0` lose
+//! nothing in theirs. Sums are always f32, and so are the activations, except beside weights in
+//! bf16 (`matmul/bf16.rs`).
 
 #![expect(unsafe_code, reason = "raw loads in the hot loop")]
 #![expect(clippy::inline_always, reason = "a kernel must be compiled with its caller's features")]
@@ -29,7 +29,10 @@ pub(crate) trait Format: 'static {
 
     /// One weight.
     fn weight(block: &Self::Block, input: usize, column: usize) -> f32;
+}
 
+/// A format whose weights are widened to f32 as they are read.
+pub(crate) trait Widen: Format {
     /// The weights of all columns for one input.
     ///
     /// # Safety
@@ -53,7 +56,9 @@ impl Format for F32 {
     fn weight(block: &Self::Block, _input: usize, column: usize) -> f32 {
         block[column]
     }
+}
 
+impl Widen for F32 {
     #[inline(always)]
     unsafe fn load<L: Lanes>(block: *const Self::Block, _input: usize) -> L {
         // SAFETY: as the caller's.
@@ -76,7 +81,9 @@ impl Format for F16 {
     fn weight(block: &Self::Block, _input: usize, column: usize) -> f32 {
         block[column].to_f32()
     }
+}
 
+impl Widen for F16 {
     #[inline(always)]
     unsafe fn load<L: Lanes>(block: *const Self::Block, _input: usize) -> L {
         // SAFETY: as the caller's.
@@ -99,11 +106,33 @@ impl Format for Bf16 {
     fn weight(block: &Self::Block, _input: usize, column: usize) -> f32 {
         block[column].to_f32()
     }
+}
 
+impl Widen for Bf16 {
     #[inline(always)]
     unsafe fn load<L: Lanes>(block: *const Self::Block, _input: usize) -> L {
         // SAFETY: as the caller's.
         unsafe { L::load_bf16(block.cast()) }
+    }
+}
+
+/// Brain floats, two inputs of a column side by side, as a processor takes them that multiplies
+/// pairs itself.
+#[derive(Debug)]
+pub(crate) enum Bf16Pairs {}
+
+impl Format for Bf16Pairs {
+    type Block = [[bf16; 2]; PANEL];
+    const DEPTH: usize = 2;
+
+    fn pack(columns: &[&[f32]]) -> Self::Block {
+        std::array::from_fn(|column| {
+            std::array::from_fn(|input| bf16::from_f32(weight_of(columns, column, input)))
+        })
+    }
+
+    fn weight(block: &Self::Block, input: usize, column: usize) -> f32 {
+        block[column][input].to_f32()
     }
 }
 
@@ -141,7 +170,9 @@ impl Format for Q8 {
     fn weight(block: &Self::Block, input: usize, column: usize) -> f32 {
         f32::from(block.quants[input][column]) * block.scales[column]
     }
+}
 
+impl Widen for Q8 {
     #[inline(always)]
     unsafe fn load<L: Lanes>(block: *const Self::Block, input: usize) -> L {
         // SAFETY: as the caller's; both arrays hold `PANEL` numbers.
@@ -177,6 +208,9 @@ mod tests {
     fn half_floats_are_held_exactly() {
         let weight = bf16::from_f32(-0.137).to_f32();
         assert_eq!(Bf16::weight(&Bf16::pack(&[&[weight]]), 0, 0).to_bits(), weight.to_bits());
+        let pairs = Bf16Pairs::pack(&[&[1.0], &[0.0, weight]]);
+        assert_eq!(Bf16Pairs::weight(&pairs, 1, 1).to_bits(), weight.to_bits());
+        assert_eq!(Bf16Pairs::weight(&pairs, 1, 0).to_bits(), 0);
         let weight = f16::from_f32(-0.137).to_f32();
         assert_eq!(F16::weight(&F16::pack(&[&[weight]]), 0, 0).to_bits(), weight.to_bits());
     }

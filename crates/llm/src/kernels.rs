@@ -26,20 +26,36 @@ pub(crate) fn swiglu(gate_up: &[f32], width: usize) -> Vec<f32> {
 }
 
 /// Memory to be written, in chunks.
-type Chunks<'a> = rayon::slice::ChunksMut<'a, MaybeUninit<f32>>;
+pub(crate) type Chunks<'a> = rayon::slice::ChunksMut<'a, MaybeUninit<f32>>;
 
-/// A vector whose every element is written by `write`, which gets it in chunks of `width`, the last
-/// one perhaps shorter. It is not zeroed before: one thread would do that alone, for as long as all
-/// threads take to compute it.
+/// A vector as [`refill`] makes it.
+///
+/// # Safety
+/// As of [`refill`].
+unsafe fn fill(len: usize, width: usize, write: impl FnOnce(Chunks<'_>)) -> Vec<f32> {
+    let mut out = Vec::new();
+    // SAFETY: the caller's promise.
+    unsafe { refill(&mut out, len, width, write) };
+    out
+}
+
+/// Makes every element of `out` anew by `write`, which gets them in chunks of `width`, the last one
+/// perhaps shorter. They are not zeroed before: one thread would do that alone, for as long as all
+/// threads take to compute them.
 ///
 /// # Safety
 /// `write` writes every element of every chunk.
-unsafe fn fill(len: usize, width: usize, write: impl FnOnce(Chunks<'_>)) -> Vec<f32> {
-    let mut out: Vec<f32> = Vec::with_capacity(len);
+pub(crate) unsafe fn refill(
+    out: &mut Vec<f32>,
+    len: usize,
+    width: usize,
+    write: impl FnOnce(Chunks<'_>),
+) {
+    out.clear();
+    out.reserve_exact(len);
     write(out.spare_capacity_mut()[..len].par_chunks_mut(width));
     // SAFETY: every element has been written, as the caller promises.
     unsafe { out.set_len(len) };
-    out
 }
 
 on_widest_lanes! {
@@ -76,7 +92,7 @@ pub(crate) fn add(x: &mut [f32], y: &[f32]) {
 }
 
 /// Elements that are worth a task.
-const CHUNK: usize = 1 << 14;
+pub(crate) const CHUNK: usize = 1 << 14;
 
 /// `x / sqrt(mean(x^2) + eps) * weight` of each row.
 pub(crate) fn rms_norm(x: &[f32], weight: &[f32], eps: f32) -> Vec<f32> {

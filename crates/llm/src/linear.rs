@@ -4,8 +4,8 @@ use candle_core::quantized::{GgmlDType, QMatMul, QTensor};
 use candle_core::{CpuStorage, CustomOp1, Device, Layout, Module, Result, Shape, Storage, Tensor};
 
 use crate::dtype::Dtype;
-use crate::formats::{Bf16, F16, F32, Format, Q8};
-use crate::matmul::{Matrix, Packed};
+use crate::formats::{F16, F32, Q8};
+use crate::matmul::{Matrix, Packed, bf16};
 
 /// A projection `y = x W^T`, laid out for the device and number format that compute it.
 #[derive(Debug, Clone)]
@@ -23,10 +23,10 @@ impl Linear {
     pub(crate) fn stack(weights: &[Tensor], dtype: Dtype, device: &Device) -> Result<Self> {
         if device.is_cpu() {
             return Ok(Self::Packed(match dtype {
-                Dtype::F32 => pack::<F32>(weights)?,
-                Dtype::F16 => pack::<F16>(weights)?,
-                Dtype::Bf16 => pack::<Bf16>(weights)?,
-                Dtype::Q8_0 => pack::<Q8>(weights)?,
+                Dtype::F32 => pack(weights, |k, rows| Arc::new(Packed::<F32>::stack(k, rows)))?,
+                Dtype::F16 => pack(weights, |k, rows| Arc::new(Packed::<F16>::stack(k, rows)))?,
+                Dtype::Bf16 => pack(weights, bf16::stack)?,
+                Dtype::Q8_0 => pack(weights, |k, rows| Arc::new(Packed::<Q8>::stack(k, rows)))?,
             }));
         }
         let stacked = Tensor::cat(weights, 0)?;
@@ -48,16 +48,16 @@ impl Linear {
     }
 }
 
-fn pack<F: Format>(weights: &[Tensor]) -> Result<Arc<dyn Matrix>>
-where
-    Packed<F>: Matrix,
-{
+fn pack(
+    weights: &[Tensor],
+    stack: fn(usize, &[&[f32]]) -> Arc<dyn Matrix>,
+) -> Result<Arc<dyn Matrix>> {
     let k = weights[0].dim(1)?;
     let weights = weights.iter().map(Tensor::contiguous).collect::<Result<Vec<_>>>()?;
     // Read where they lie: a copy of the embedding alone would double the peak of loading.
     let lent: Vec<_> = weights.iter().map(Tensor::storage_and_layout).collect();
     let rows = lent.iter().map(|(storage, layout)| host_floats(storage, layout, "packing"));
-    Ok(Arc::new(Packed::<F>::stack(k, &rows.collect::<Result<Vec<_>>>()?)))
+    Ok(stack(k, &rows.collect::<Result<Vec<_>>>()?))
 }
 
 struct PackedProduct<'a>(&'a dyn Matrix);

@@ -11,12 +11,16 @@
 #![expect(unsafe_code, reason = "disjoint writes from several threads; raw loads in the hot loop")]
 #![expect(clippy::inline_always, reason = "a kernel must be compiled with its caller's features")]
 
+pub(crate) mod bf16;
+mod terms;
+
 use std::fmt;
 
 use rayon::prelude::*;
 
-use crate::formats::{Format, PANEL};
+use crate::formats::{F16, F32, Format, PANEL, Q8, Widen};
 use crate::simd::{Lanes, on_widest_lanes};
+use terms::{Terms, Widened};
 
 /// Rows, and panels, of a tile where the batch has few rows.
 const FEW: usize = 4;
@@ -72,9 +76,47 @@ impl<F: Format> Packed<F> {
     fn depth(&self) -> usize {
         self.k.div_ceil(F::DEPTH)
     }
+
+    /// The product of rows of `per_row` values each, by a kernel that takes such rows.
+    fn multiply(&self, x: &[f32], per_row: usize, kernel: fn(&Job<'_, F>)) -> Vec<f32> {
+        let rows = x.len() / per_row;
+        let mut y = Vec::with_capacity(rows * self.n);
+        let out = Output { start: y.as_mut_ptr(), columns: self.n };
+        let num_panels = self.n.div_ceil(PANEL);
+        // Enough tasks that threads finish together, each long enough to be worth its start.
+        let per_task = (num_panels / (rayon::current_num_threads() * 4)).clamp(FEW, 12) / FEW * FEW;
+        (0..num_panels.div_ceil(per_task)).into_par_iter().for_each(|task| {
+            let panels = task * per_task..num_panels.min((task + 1) * per_task);
+            let depth = self.depth();
+            let blocks = &self.blocks[panels.start * depth..panels.end * depth];
+            let column = panels.start * PANEL;
+            kernel(&Job { x, per_row, blocks, depth, column, out: &out });
+        });
+        // SAFETY: the tasks have written every column of every row.
+        unsafe { y.set_len(rows * self.n) };
+        y
+    }
 }
 
-impl<F: Format> Matrix for Packed<F> {
+/// How a product with weights of a format is computed.
+pub(crate) trait Multiply: Format + Sized {
+    /// `x W^T`.
+    fn product(weights: &Packed<Self>, x: &[f32]) -> Vec<f32>;
+}
+
+/// Formats beside which activations are f32.
+macro_rules! multiply_floats {
+    ($($format:ty),*) => {$(
+        impl Multiply for $format {
+            fn product(weights: &Packed<Self>, x: &[f32]) -> Vec<f32> {
+                weights.multiply(x, weights.k, multiply_panels::<Self>)
+            }
+        }
+    )*};
+}
+multiply_floats!(F32, F16, Q8);
+
+impl<F: Multiply> Matrix for Packed<F> {
     fn k(&self) -> usize {
         self.k
     }
@@ -93,21 +135,7 @@ impl<F: Format> Matrix for Packed<F> {
     }
 
     fn product(&self, x: &[f32]) -> Vec<f32> {
-        let rows = x.len() / self.k;
-        let mut y = Vec::with_capacity(rows * self.n);
-        let out = Output { start: y.as_mut_ptr(), columns: self.n };
-        let num_panels = self.n.div_ceil(PANEL);
-        // Enough tasks that threads finish together, each long enough to be worth its start.
-        let per_task = (num_panels / (rayon::current_num_threads() * 4)).clamp(FEW, 12) / FEW * FEW;
-        (0..num_panels.div_ceil(per_task)).into_par_iter().for_each(|task| {
-            let panels = task * per_task..num_panels.min((task + 1) * per_task);
-            let blocks = &self.blocks[panels.start * self.depth()..panels.end * self.depth()];
-            let job = Job { x, k: self.k, blocks, column: panels.start * PANEL, out: &out };
-            multiply_panels::<F>(&job);
-        });
-        // SAFETY: the tasks have written every column of every row.
-        unsafe { y.set_len(rows * self.n) };
-        y
+        F::product(self, x)
     }
 }
 
@@ -143,8 +171,11 @@ impl Output {
 /// All rows times a few panels.
 struct Job<'a, F: Format> {
     x: &'a [f32],
-    k: usize,
+    /// Values of a row, as the kernel takes them.
+    per_row: usize,
     blocks: &'a [F::Block],
+    /// Blocks of a panel.
+    depth: usize,
     /// The output column of the first panel.
     column: usize,
     out: &'a Output,
@@ -152,30 +183,39 @@ struct Job<'a, F: Format> {
 
 on_widest_lanes! {
     /// Runs a job.
-    fn multiply_panels<F: Format>(job: &Job<'_, F>) = multiply_panels_on
+    fn multiply_panels<F: Widen>(job: &Job<'_, F>) = multiply_panels_on
 }
 
 /// # Safety
 /// The machine has the lanes' instructions.
 #[inline(always)]
-unsafe fn multiply_panels_on<L: Lanes, F: Format>(job: &Job<'_, F>) {
-    let num_panels = job.blocks.len() / job.depth();
+unsafe fn multiply_panels_on<L: Lanes, F: Widen>(job: &Job<'_, F>) {
+    // SAFETY: as the caller's.
+    unsafe { multiply_panels_by::<Widened<F, L>>(job) }
+}
+
+/// # Safety
+/// The machine has the terms' instructions.
+#[inline(always)]
+unsafe fn multiply_panels_by<T: Terms>(job: &Job<'_, T::Format>) {
+    let accumulators = T::Lanes::ACCUMULATORS;
+    let num_panels = job.blocks.len() / job.depth;
     let mut panel = 0;
     // SAFETY: as the caller's.
     unsafe {
-        while panel + FEW <= num_panels && L::ACCUMULATORS >= 24 && job.rows() <= FEW {
-            job.few_rows::<L>(panel);
+        while panel + FEW <= num_panels && accumulators >= 24 && job.rows() <= FEW {
+            job.few_rows::<T>(panel);
             panel += FEW;
         }
-        while panel + 2 <= num_panels && L::ACCUMULATORS >= 24 {
-            job.all_rows::<L, 12, 2>(panel);
+        while panel + 2 <= num_panels && accumulators >= 24 {
+            job.all_rows::<T, 12, 2>(panel);
             panel += 2;
         }
         while panel < num_panels {
-            match L::ACCUMULATORS {
-                24 => job.all_rows::<L, 12, 1>(panel),
-                6 => job.all_rows::<L, 6, 1>(panel),
-                _ => job.all_rows::<L, 2, 1>(panel),
+            match accumulators {
+                24 => job.all_rows::<T, 12, 1>(panel),
+                6 => job.all_rows::<T, 6, 1>(panel),
+                _ => job.all_rows::<T, 2, 1>(panel),
             }
             panel += 1;
         }
@@ -183,59 +223,56 @@ unsafe fn multiply_panels_on<L: Lanes, F: Format>(job: &Job<'_, F>) {
 }
 
 impl<F: Format> Job<'_, F> {
-    /// Blocks of a panel.
-    #[inline(always)]
-    fn depth(&self) -> usize {
-        self.k.div_ceil(F::DEPTH)
-    }
-
     fn rows(&self) -> usize {
-        self.x.len() / self.k
+        self.x.len() / self.per_row
     }
 
     /// Up to four rows times four panels: so many sums that none waits for its own last addition.
     ///
     /// # Safety
-    /// The machine has the lanes' instructions.
+    /// The machine has the terms' instructions.
     #[inline(always)]
-    unsafe fn few_rows<L: Lanes>(&self, panel: usize) {
+    unsafe fn few_rows<T: Terms<Format = F>>(&self, panel: usize) {
         // SAFETY: as the caller's; tiles stay within the rows.
         unsafe {
             match self.rows() {
                 0 => {}
-                1 => self.tile::<L, 1, FEW>(0, panel),
-                2 => self.tile::<L, 2, FEW>(0, panel),
-                3 => self.tile::<L, 3, FEW>(0, panel),
-                _ => self.tile::<L, 4, FEW>(0, panel),
+                1 => self.tile::<T, 1, FEW>(0, panel),
+                2 => self.tile::<T, 2, FEW>(0, panel),
+                3 => self.tile::<T, 3, FEW>(0, panel),
+                _ => self.tile::<T, 4, FEW>(0, panel),
             }
         }
     }
 
     /// # Safety
-    /// The machine has the lanes' instructions.
+    /// The machine has the terms' instructions.
     #[inline(always)]
-    unsafe fn all_rows<L: Lanes, const ROWS: usize, const WIDE: usize>(&self, panel: usize) {
+    unsafe fn all_rows<T: Terms<Format = F>, const ROWS: usize, const WIDE: usize>(
+        &self,
+        panel: usize,
+    ) {
         let rows = self.rows();
         let mut row = 0;
         // SAFETY: as the caller's; tiles stay within the rows.
         unsafe {
             while row + ROWS <= rows {
-                self.tile::<L, ROWS, WIDE>(row, panel);
+                self.tile::<T, ROWS, WIDE>(row, panel);
                 row += ROWS;
             }
             match rows - row {
                 0 => {}
-                1 => self.tile::<L, 1, WIDE>(row, panel),
-                2 => self.tile::<L, 2, WIDE>(row, panel),
-                3 => self.tile::<L, 3, WIDE>(row, panel),
-                4 => self.tile::<L, 4, WIDE>(row, panel),
-                5 => self.tile::<L, 5, WIDE>(row, panel),
-                6 => self.tile::<L, 6, WIDE>(row, panel),
-                7 => self.tile::<L, 7, WIDE>(row, panel),
-                8 => self.tile::<L, 8, WIDE>(row, panel),
-                9 => self.tile::<L, 9, WIDE>(row, panel),
-                10 => self.tile::<L, 10, WIDE>(row, panel),
-                _ => self.tile::<L, 11, WIDE>(row, panel),
+                1 => self.tile::<T, 1, WIDE>(row, panel),
+                2 => self.tile::<T, 2, WIDE>(row, panel),
+                3 => self.tile::<T, 3, WIDE>(row, panel),
+                4 => self.tile::<T, 4, WIDE>(row, panel),
+                5 => self.tile::<T, 5, WIDE>(row, panel),
+                6 => self.tile::<T, 6, WIDE>(row, panel),
+                7 => self.tile::<T, 7, WIDE>(row, panel),
+                8 => self.tile::<T, 8, WIDE>(row, panel),
+                9 => self.tile::<T, 9, WIDE>(row, panel),
+                10 => self.tile::<T, 10, WIDE>(row, panel),
+                _ => self.tile::<T, 11, WIDE>(row, panel),
             }
         }
     }
@@ -243,31 +280,35 @@ impl<F: Format> Job<'_, F> {
     /// `ROWS` rows times `WIDE` panels, with all sums in registers.
     ///
     /// # Safety
-    /// The machine has the lanes' instructions; rows and panels are there.
+    /// The machine has the terms' instructions; rows and panels are there.
     #[inline(always)]
-    unsafe fn tile<L: Lanes, const ROWS: usize, const WIDE: usize>(
+    unsafe fn tile<T: Terms<Format = F>, const ROWS: usize, const WIDE: usize>(
         &self,
         row: usize,
         panel: usize,
     ) {
         let xs: [*const f32; ROWS] =
-            std::array::from_fn(|r| self.x[(row + r) * self.k..][..self.k].as_ptr());
-        let panels: [*const F::Block; WIDE] = std::array::from_fn(|w| {
-            self.blocks[(panel + w) * self.depth()..][..self.depth()].as_ptr()
-        });
-        // SAFETY: k values can be read at each row and `depth` blocks at each panel; each task
-        // writes its own columns.
+            std::array::from_fn(|r| self.x[(row + r) * self.per_row..][..self.per_row].as_ptr());
+        let panels: [*const F::Block; WIDE] =
+            std::array::from_fn(|w| self.blocks[(panel + w) * self.depth..][..self.depth].as_ptr());
+        // SAFETY: `per_row` values can be read at each row and `depth` blocks at each panel; each
+        // task writes its own columns.
         unsafe {
-            let mut sums = [[L::splat(0.0); WIDE]; ROWS];
-            for block in 0..self.depth() {
-                let first = block * F::DEPTH;
-                for input in 0..F::DEPTH.min(self.k - first) {
-                    let weights: [L; WIDE] =
-                        std::array::from_fn(|w| F::load(panels[w].add(block), input));
+            let mut sums = [[T::Lanes::splat(0.0); WIDE]; ROWS];
+            for block in 0..self.depth {
+                let first = block * T::STEPS;
+                // A block of one step has it: nothing is compared in the innermost loop.
+                let steps = if T::STEPS == 1 { 1 } else { T::STEPS.min(self.per_row - first) };
+                for step in 0..steps {
+                    // In a loop, because a closure may become a function without the features.
+                    let mut weights = [T::Lanes::splat(0.0); WIDE];
+                    for w in 0..WIDE {
+                        weights[w] = T::weights(panels[w].add(block), step);
+                    }
                     for r in 0..ROWS {
-                        let x = L::splat(*xs[r].add(first + input));
+                        let x = T::Lanes::splat(*xs[r].add(first + step));
                         for w in 0..WIDE {
-                            sums[r][w] = x.mul_add(weights[w], sums[r][w]);
+                            sums[r][w] = T::add(x, weights[w], sums[r][w]);
                         }
                     }
                 }

@@ -46,6 +46,13 @@ impl Level {
     }
 }
 
+/// Whether this machine multiplies pairs of brain floats itself (AVX512-BF16).
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn has_bf16_products() -> bool {
+    std::arch::is_x86_feature_detected!("avx512f")
+        && std::arch::is_x86_feature_detected!("avx512bf16")
+}
+
 /// Floats in [`Lanes`].
 pub(crate) const WIDTH: usize = 16;
 
@@ -83,6 +90,13 @@ pub(crate) trait Lanes: Copy {
         // SAFETY: the array has room for 16 floats.
         unsafe { self.store(array.as_mut_ptr()) };
         array
+    }
+
+    /// Rounded to brain floats, and as floats again.
+    #[inline(always)]
+    unsafe fn to_bf16(self) -> Self {
+        // SAFETY: as the caller's.
+        unsafe { Self::load(self.to_array().map(|x| bf16::from_f32(x).to_f32()).as_ptr()) }
     }
 
     /// The sum, in a fixed order.

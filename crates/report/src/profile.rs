@@ -113,7 +113,7 @@ impl ProfileReport<'_> {
             [triad_bytes_per_second, read_bytes_per_second, flops_per_second]
                 .map(|rate| three_digits(rate / 1e9));
         format!(
-            "This machine at most: triad {triad} GB/s, reading {read} GB/s, f32 matrix product \
+            "This machine at most: triad {triad} GB/s, reading {read} GB/s, matrix product \
              {product} GFLOP/s."
         )
     }

@@ -39,7 +39,8 @@ pub struct Roofs {
     pub triad_bytes_per_second: f64,
     /// Bytes a second of reading such an array.
     pub read_bytes_per_second: f64,
-    /// Floating-point operations a second of the best large f32 matrix product.
+    /// Floating-point operations a second of the best large matrix product, in f32 or, where the
+    /// model's are, in bf16.
     pub flops_per_second: f64,
 }
 

@@ -120,9 +120,15 @@ fn qwen2_with_biases_in_f16_shards_computes_what_transformers_does() {
 }
 
 #[test]
-fn mistral_in_bf16_computes_what_transformers_does() {
-    check("tiny_mistral", None, 1e-4);
+fn mistral_computes_what_transformers_does() {
     check("tiny_mistral", Some(Dtype::F32), 1e-4);
+}
+
+#[test]
+fn mistral_in_bf16_is_nearer_to_f32_than_transformers_in_bf16_is() {
+    // Of logits up to 4.2. It rounds what leaves a product too (torch 2.13).
+    const OF_TRANSFORMERS: f32 = 0.095;
+    check("tiny_mistral", None, OF_TRANSFORMERS);
 }
 
 #[test]
@@ -132,7 +138,7 @@ fn eight_bit_weights_stay_near() {
 }
 
 #[test]
-fn the_default_holds_a_files_numbers_exactly() {
+fn the_default_holds_a_files_weights_exactly() {
     assert_eq!(tiny("tiny_llama", None).dtype, Dtype::F32);
     assert_eq!(tiny("tiny_qwen2", None).dtype, Dtype::F16);
     assert_eq!(tiny("tiny_mistral", None).dtype, Dtype::Bf16);

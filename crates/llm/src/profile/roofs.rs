@@ -3,9 +3,10 @@ use metron_trace::Roofs;
 use rayon::prelude::*;
 
 use super::device_roofs::{self, Sizes};
+use crate::dtype::Dtype;
 use crate::executor::{CandleExecutor, Stopwatch};
 use crate::formats::F32;
-use crate::matmul::{Matrix, Packed};
+use crate::matmul::{Matrix, Packed, bf16};
 
 /// Floats of each array: 128 MiB, beyond the caches of most machines.
 const ARRAY: usize = 32 << 20;
@@ -25,7 +26,7 @@ pub fn measure_roofs(executor: &CandleExecutor) -> Result<Roofs, candle_core::Er
         Ok(Roofs {
             triad_bytes_per_second: triad(),
             read_bytes_per_second: read(),
-            flops_per_second: product()?,
+            flops_per_second: product(executor.model.dtype)?,
         })
     })
 }
@@ -66,22 +67,27 @@ fn read() -> f64 {
     })
 }
 
-/// The better of this crate's product and Candle's.
-fn product() -> Result<f64, candle_core::Error> {
+/// The best of this crate's products and Candle's; that in bf16 only where the model's are.
+fn product(dtype: Dtype) -> Result<f64, candle_core::Error> {
     let (rows, inputs, outputs) = PRODUCT;
     let (x, weights) = (vec![0.5_f32; rows * inputs], vec![0.25_f32; outputs * inputs]);
-    let packed = Packed::<F32>::stack(inputs, &[&weights]);
     let flops = 2.0 * (rows * inputs * outputs) as f64;
-    let own = best_rate(flops, || {
-        std::hint::black_box(packed.product(&x));
-    });
+    let own = |matrix: &dyn Matrix| {
+        best_rate(flops, || {
+            std::hint::black_box(matrix.product(&x));
+        })
+    };
+    let mut best = own(&Packed::<F32>::stack(inputs, &[&weights]));
+    if dtype == Dtype::Bf16 {
+        best = best.max(own(bf16::stack(inputs, &[&weights]).as_ref()));
+    }
     let x = Tensor::from_vec(x, (rows, inputs), &Device::Cpu)?;
     let weights = Tensor::from_vec(weights, (outputs, inputs), &Device::Cpu)?.t()?.contiguous()?;
     x.matmul(&weights)?;
     let candle = best_rate(flops, || {
         std::hint::black_box(x.matmul(&weights).ok());
     });
-    Ok(own.max(candle))
+    Ok(best.max(candle))
 }
 
 /// Work a second, in the best of the tries.
