@@ -22,7 +22,7 @@ use super::{Matrix, Multiply, Packed, multiply_panels};
 use crate::formats::Bf16;
 #[cfg(target_arch = "x86_64")]
 use crate::formats::Bf16Pairs;
-use crate::kernels::{CHUNK, refill};
+use crate::kernels::{CHUNK, Chunks, refill};
 #[cfg(target_arch = "x86_64")]
 use crate::simd::{Avx512, has_bf16_products};
 use crate::simd::{Lanes, WIDTH, on_widest_lanes};
