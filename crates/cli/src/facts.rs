@@ -1,29 +1,83 @@
 use std::time::Duration;
 
 use metron_lab::Replicates;
-use metron_metrics::EQUIVALENCE_MARGIN;
 use metron_metrics::statistics::Looks;
-use metron_trace::{Header, Machine, Origin};
+use metron_metrics::{EQUIVALENCE_MARGIN, Scoring};
+use metron_report::differing_inputs;
+use metron_trace::{Header, Machine, Origin, PolicyInfo};
 use metron_workload::{Arrivals, WorkloadSpec};
 
-use crate::prepare::Prepared;
+use crate::experiment::Experiment;
+use crate::prepare::{LoadFacts, Prepared};
 
 /// What is said above every result: what ran, on what, and every default that decides what is seen.
 pub(crate) fn facts(header: &Header, prepared: &Prepared) -> Vec<(String, String)> {
-    let mut facts = vec![fact("model", model(header)), fact("computed on", computed_on(header))];
+    let mut facts = system_facts(header);
+    if let Some(spec) = &prepared.experiment.workload {
+        facts.push(fact("workload", workload(spec, header.seed, Some(&prepared.load))));
+    }
+    facts.extend(setting_facts(header, &prepared.scoring, Some(&prepared.load)));
+    facts.push(fact("schedulers", schedulers(prepared.contestants.iter().map(|own| &own.info))));
+    facts
+}
+
+/// The same of saved runs, as far as their headers say it, and as they are scored now.
+pub(crate) fn saved_facts(headers: &[&Header], scoring: &Scoring) -> Vec<(String, String)> {
+    let Some(header) = headers.first() else { return Vec::new() };
+    let mut facts = system_facts(header);
+    let experiment = header.experiment.get("experiment").cloned().unwrap_or_default();
+    if let Ok(Experiment { workload: Some(spec), .. }) = serde_json::from_value(experiment) {
+        facts.push(fact("workload", workload(&spec, header.seed, None)));
+    }
+    facts.extend(setting_facts(header, scoring, None));
+    let mut policies: Vec<&PolicyInfo> = Vec::new();
+    for header in headers {
+        if !policies.contains(&&header.policy) {
+            policies.push(&header.policy);
+        }
+    }
+    facts.push(fact("schedulers", schedulers(policies.into_iter())));
+    let differing = differing_inputs(headers);
+    if !differing.is_empty() {
+        let names = differing.join(", ");
+        facts.push(fact("not alike", format!("the runs differ in {names}: this is the first's")));
+    }
+    facts.extend(origin_facts(header));
+    facts
+}
+
+/// What ran, on what.
+fn system_facts(header: &Header) -> Vec<(String, String)> {
+    let mut facts = vec![fact("model", model(header))];
+    if header.origin.is_imported() {
+        return facts;
+    }
+    facts.push(fact("computed on", computed_on(header)));
     if header.origin == Origin::Measured {
         facts.extend(machine_facts(&header.machine));
     }
-    if let Some(spec) = &prepared.experiment.workload {
-        facts.push(fact("workload", workload(spec, prepared)));
-    }
-    facts.push(fact("deadlines", deadlines(header, prepared)));
-    facts.push(fact("engine", engine(header, prepared)));
-    facts.push(fact("schedulers", schedulers(prepared)));
-    if let [first, _, ..] = prepared.contestants.as_slice() {
-        facts.push(fact("verdicts", verdicts(prepared, &first.info.label)));
+    facts
+}
+
+/// How runs are scored, and the engine's limits.
+fn setting_facts(
+    header: &Header,
+    scoring: &Scoring,
+    load: Option<&LoadFacts>,
+) -> Vec<(String, String)> {
+    let mut facts = vec![fact("deadlines", deadlines(header, scoring, load))];
+    if !header.origin.is_imported() {
+        facts.push(fact("engine", engine(header)));
     }
     facts
+}
+
+/// How a comparison is judged: fixed before the first run.
+pub(crate) fn verdict_facts(prepared: &Prepared) -> Option<(String, String)> {
+    match prepared.contestants.as_slice() {
+        [first, _, ..] => Some(fact("verdicts", verdicts(prepared, &first.info.label))),
+        _ => None,
+    }
 }
 
 /// What is known of a machine; what could not be read is left out.
@@ -46,14 +100,16 @@ pub(crate) fn machine_facts(machine: &Machine) -> Vec<(String, String)> {
     facts.into_iter().flatten().collect()
 }
 
-/// How it was called, and whose the times are.
+/// What made it, how it was called, and whose the times are.
 pub(crate) fn origin_facts(header: &Header) -> Vec<(String, String)> {
+    let date = header.created_at.as_ref().map_or_else(String::new, |date| format!(", {date}"));
     let times = match header.origin {
         Origin::Measured => "measured, by this machine's clock",
         Origin::Simulated => "simulated, by a cost model",
         Origin::Imported | Origin::ImportedWithoutArrivals => "measured, by another tool",
     };
     vec![
+        fact("version", format!("Metron {}{date}", header.metron_version)),
         fact("command", header.command_line.join(" ")),
         fact("times", format!("{times}; what is estimated says so")),
     ]
@@ -72,6 +128,9 @@ pub(crate) fn as_text(facts: &[(String, String)]) -> String {
 
 fn model(header: &Header) -> String {
     let model = &header.model;
+    if header.origin.is_imported() {
+        return format!("{}, by {}", model.id, model.source);
+    }
     if header.origin == Origin::Simulated {
         return format!("SIMULATED: {}, by {}", model.id, model.source);
     }
@@ -99,7 +158,7 @@ fn computed_on(header: &Header) -> String {
     format!("{} in {dtype}{threads} ({features})", executor.device)
 }
 
-fn workload(spec: &WorkloadSpec, prepared: &Prepared) -> String {
+fn workload(spec: &WorkloadSpec, seed: u64, load: Option<&LoadFacts>) -> String {
     let arrivals = match &spec.arrivals {
         Arrivals::Gamma { request_rate, burstiness } if (*burstiness - 1.0).abs() < 1e-9 => {
             format!("Poisson arrivals at {request_rate:.3} requests/s")
@@ -115,30 +174,25 @@ fn workload(spec: &WorkloadSpec, prepared: &Prepared) -> String {
             format!("arrivals of {} at {speed} times their speed", path.display())
         }
     };
-    let derived = if prepared.load.derived_rate {
-        format!(" (from the calibration: about {} sequences decode at a time)", prepared.load.batch)
-    } else {
-        String::new()
-    };
+    let derived = load.filter(|load| load.derived_rate).map_or_else(String::new, |load| {
+        format!(" (from the calibration: about {} sequences decode at a time)", load.batch)
+    });
     let closed = spec
         .max_concurrency
         .map_or_else(String::new, |most| format!("; closed loop of {most} clients"));
-    let seed = prepared.experiment.seed.unwrap_or_default();
     format!("{} requests a run, {arrivals}{derived}{closed}; seed {seed}", spec.num_prompts)
 }
 
-fn deadlines(header: &Header, prepared: &Prepared) -> String {
-    let rule = &prepared.scoring.deadlines;
+fn deadlines(header: &Header, scoring: &Scoring, load: Option<&LoadFacts>) -> String {
+    let rule = &scoring.deadlines;
     let next = rule.next_token.map_or_else(|| "as recorded".to_owned(), milliseconds);
-    let how = if prepared.load.derived_deadlines {
+    let how = load.filter(|load| load.derived_deadlines).map_or_else(String::new, |load| {
         format!(
             ": measured here, 5 isolated decode steps of {} at batch {}",
-            milliseconds(prepared.load.decode_step),
-            prepared.load.batch
+            milliseconds(load.decode_step),
+            load.batch
         )
-    } else {
-        String::new()
-    };
+    });
     let fit = header.calibration.as_ref().map_or_else(String::new, |calibration| {
         let residual = calibration.prefill.relative_residual * 100.0;
         let range = calibration.prefill.range().unwrap_or_default();
@@ -150,18 +204,21 @@ fn deadlines(header: &Header, prepared: &Prepared) -> String {
             range.1
         )
     });
-    let stall = milliseconds(prepared.scoring.stall_limit);
+    let stall = match scoring.stall_limit {
+        Duration::MAX => String::new(),
+        limit => format!("; a gap above {} is a stall", milliseconds(limit)),
+    };
     format!(
-        "first token within {} of the arrival, later ones {next} apart{how}{fit}; a gap above \
-         {stall} is a stall",
+        "first token within {} of the arrival, later ones {next} apart{how}{fit}{stall}",
         rule.first_token
     )
 }
 
-fn engine(header: &Header, prepared: &Prepared) -> String {
+fn engine(header: &Header) -> String {
     let limits = &header.limits;
-    let ending = match &prepared.experiment.workload {
-        Some(spec) if spec.stop_at_eos => "requests end at end of sequence",
+    let stops = header.experiment.pointer("/experiment/workload/stop_at_eos");
+    let ending = match stops.and_then(serde_json::Value::as_bool) {
+        Some(true) => "requests end at end of sequence",
         _ => "every request generates its whole output length",
     };
     format!(
@@ -170,9 +227,9 @@ fn engine(header: &Header, prepared: &Prepared) -> String {
     )
 }
 
-fn schedulers(prepared: &Prepared) -> String {
-    let with_options = prepared.contestants.iter().map(|contestant| {
-        let options = match &contestant.info.options {
+fn schedulers<'a>(policies: impl Iterator<Item = &'a PolicyInfo>) -> String {
+    let with_options = policies.map(|policy| {
+        let options = match &policy.options {
             serde_json::Value::Object(options) if !options.is_empty() => {
                 let options: Vec<String> =
                     options.iter().map(|(key, value)| format!("{key} = {value}")).collect();
@@ -180,7 +237,7 @@ fn schedulers(prepared: &Prepared) -> String {
             }
             _ => String::new(),
         };
-        format!("{}{options}", contestant.info.label)
+        format!("{}{options}", policy.label)
     });
     with_options.collect::<Vec<_>>().join(", ")
 }

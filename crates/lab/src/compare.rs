@@ -6,7 +6,7 @@ use metron_metrics::{Judgement, Judging, RunOf, Scoring};
 use metron_workload::{Stream, stream};
 use rand::seq::SliceRandom;
 
-use crate::LabError;
+use crate::error::{FailedRun, LabError};
 use crate::rig::Rig;
 use crate::run::{Contestant, MeasuredRun, Setting, Watch, measure};
 
@@ -33,18 +33,23 @@ pub struct Repeating<'a> {
 }
 
 /// The runs of a comparison, in the order in which they were made.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug)]
 pub struct Comparing {
     /// The runs.
     pub runs: Vec<MeasuredRun>,
     /// Whether it was cut short.
     pub end: RunEnd,
+    /// The run that failed and cut it short, if one did.
+    pub failure: Option<FailedRun>,
 }
 
 /// Runs every policy on the same requests, replicate by replicate: the policies of a replicate one
 /// after the other, each after a warm-up, in an order that is drawn for each replicate from the
 /// experiment's seed, so that a machine that grows slower or faster favours none. `workload` makes
-/// the requests of a replicate.
+/// the requests of a replicate. A run that fails ends the comparison, but the runs before it stand.
+///
+/// # Errors
+/// If the first run fails.
 pub fn compare(
     rig: &mut dyn Rig,
     setting: &Setting<'_>,
@@ -53,14 +58,26 @@ pub fn compare(
     workload: &dyn Fn(u32) -> Result<Vec<Submission>, LabError>,
     watch: &mut dyn Watch,
 ) -> Result<Comparing, LabError> {
-    let mut comparing = Comparing { runs: Vec::new(), end: RunEnd::Complete };
+    let mut comparing = Comparing { runs: Vec::new(), end: RunEnd::Complete, failure: None };
     let mut replicate = 0;
     while comparing.wants_another(repeating, contestants, replicate) {
         for turn in turns(setting.header.seed, replicate, contestants.len()) {
-            let submissions = workload(replicate)?;
-            let run = measure(rig, setting, &contestants[turn], replicate, submissions, watch)?;
-            comparing.end = run.end;
-            comparing.runs.push(run);
+            let contestant = &contestants[turn];
+            let run = workload(replicate).and_then(|submissions| {
+                measure(rig, setting, contestant, replicate, submissions, watch)
+            });
+            match run {
+                Ok(run) => {
+                    comparing.end = run.end;
+                    comparing.runs.push(run);
+                }
+                Err(cause) if comparing.runs.is_empty() => return Err(cause),
+                Err(cause) => {
+                    let policy = contestant.info.label.clone();
+                    comparing.end = RunEnd::Stopped;
+                    comparing.failure = Some(FailedRun { policy, replicate, rate: None, cause });
+                }
+            }
             if comparing.end == RunEnd::Stopped {
                 return Ok(comparing);
             }

@@ -38,3 +38,22 @@ pub enum LabError {
         cause: String,
     },
 }
+
+/// One run of several that failed; what the others have told stands.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{policy}, replicate {}{}: {cause}",
+    replicate + 1,
+    rate.map(|rate| format!(", at {rate} requests/s")).unwrap_or_default()
+)]
+pub struct FailedRun {
+    /// Whose run it was.
+    pub policy: String,
+    /// Which repetition, from 0.
+    pub replicate: u32,
+    /// The rate of a search.
+    pub rate: Option<f64>,
+    /// Why it failed.
+    #[source]
+    pub cause: LabError,
+}

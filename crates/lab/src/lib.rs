@@ -12,11 +12,11 @@ mod run;
 
 pub use calibrate::{Calibrated, CalibrationPlan, calibrate};
 pub use capacity::{
-    CapacitySearch, CapacitySetting, Found, Probe, SearchPlan, capacities, greatest_rate,
+    CapacitySearch, CapacitySetting, Found, Probe, SearchPlan, capacities, greatest_rate, probe_dir,
 };
 pub use compare::{Comparing, Repeating, Replicates, compare};
 pub use derive::{Load, decode_deadline, first_token_slack, stall_limit};
-pub use error::LabError;
+pub use error::{FailedRun, LabError};
 pub use overhead::{Overhead, OverheadPlan, overhead};
 pub use record::DiskRecorder;
 pub use rig::Rig;

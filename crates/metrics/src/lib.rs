@@ -37,7 +37,7 @@ pub use capacity::{
 pub use comparison::{Better, Comparison, PolicyRow, RunOf, StallStory};
 pub use curve::fit_prefill;
 pub use deadline::{ClassDeadlines, DeadlineError, DeadlineRule, FirstTokenRule, optional_span};
-pub use doubt::{Doubt, RaisedDoubt, doubts, doubts_of_conditions, requests_for};
+pub use doubt::{Doubt, GatheredDoubts, RaisedDoubt, doubts, doubts_of_conditions, requests_for};
 pub use due::{DueToken, due_tokens};
 pub use fluidity::{CountingRule, Deadlined, Fluidity, FluidityRule, fluidity};
 pub use judgement::{Judgement, Judging, MeasureJudgement, PolicyJudgement};

@@ -1,4 +1,4 @@
-use metron_metrics::{Doubt, RunOf, doubts};
+use metron_metrics::{Doubt, RaisedDoubt, RunOf, doubts};
 use serde::Serialize;
 
 use crate::report::Report;
@@ -24,7 +24,11 @@ pub(crate) fn doubt_lines(report: &Report<'_>) -> Vec<DoubtLine> {
         .iter()
         .map(|run| RunOf { policy: run.policy, replicate: run.replicate, trace: run.trace })
         .collect();
-    let line = |raised: metron_metrics::RaisedDoubt| {
+    doubts(&runs, report.scoring).into_iter().map(DoubtLine::new).collect()
+}
+
+impl DoubtLine {
+    pub(crate) fn new(raised: RaisedDoubt) -> Self {
         let whose = match raised.policies.as_slice() {
             policies if policies.is_empty() || raised.of == 1 => String::new(),
             policies => format!(
@@ -34,7 +38,7 @@ pub(crate) fn doubt_lines(report: &Report<'_>) -> Vec<DoubtLine> {
                 raised.of
             ),
         };
-        DoubtLine {
+        Self {
             finding: raised.doubt.finding() + &whose,
             advice: raised.doubt.advice(),
             doubt: raised.doubt,
@@ -42,8 +46,12 @@ pub(crate) fn doubt_lines(report: &Report<'_>) -> Vec<DoubtLine> {
             runs: raised.runs,
             of_runs: raised.of,
         }
-    };
-    doubts(&runs, report.scoring).into_iter().map(line).collect()
+    }
+}
+
+/// These doubts as text.
+pub(crate) fn lines_text(lines: &[DoubtLine]) -> String {
+    doubts_text(lines.iter().map(|line| (line.finding.as_str(), line.advice)))
 }
 
 /// Doubts as text, a line each with what to do; nothing of none.

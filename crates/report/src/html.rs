@@ -15,7 +15,9 @@ use crate::rows::rows;
 use crate::verdicts::Verdicts;
 
 /// The templates. Everything in them is escaped but the figures, which kuva made and escaped.
-const TEMPLATES: [(&str, &str); 4] = [
+const TEMPLATES: [(&str, &str); 6] = [
+    ("capacity.html", include_str!("capacity.html")),
+    ("head.html", include_str!("head.html")),
     ("page.html", include_str!("page.html")),
     ("parts.html", include_str!("parts.html")),
     ("profile.html", include_str!("profile.html")),
@@ -99,7 +101,7 @@ pub(crate) fn fill(name: &str, page: &impl Serialize) -> Result<String, minijinj
 }
 
 /// `smollm2 (GGUF Q4_1) on cpu in f32, 2 threads, AMD EPYC; seed 7; measured`.
-fn system(header: &Header) -> String {
+pub(crate) fn system(header: &Header) -> String {
     let (model, executor) = (&header.model, &header.executor);
     let dtype = executor.dtype.as_ref().map_or_else(String::new, |dtype| format!(" in {dtype}"));
     let threads = executor.threads.map_or_else(String::new, |n| format!(", {n} threads"));
@@ -122,14 +124,18 @@ fn system(header: &Header) -> String {
 fn flags(report: &Report<'_>) -> Vec<&'static str> {
     let any = |of: fn(&Header) -> bool| report.runs.iter().any(|run| of(&run.trace.header));
     let flags = [
-        (report.is_partial, "Partial: the experiment was interrupted."),
-        (
-            any(|header| header.origin == Origin::Simulated),
-            "Simulated: times are a cost model's, not a machine's.",
-        ),
-        (any(|header| header.model.dummy), "Random weights: timings are real, the text isn't."),
+        (report.is_partial, "Partial: the experiment was cut short."),
+        (any(is_simulated), SIMULATED),
+        (any(|header| header.model.dummy), RANDOM_WEIGHTS),
     ];
     flags.into_iter().filter_map(|(applies, flag)| applies.then_some(flag)).collect()
+}
+
+pub(crate) const SIMULATED: &str = "Simulated: times are a cost model's, not a machine's.";
+pub(crate) const RANDOM_WEIGHTS: &str = "Random weights: timings are real, the text isn't.";
+
+pub(crate) fn is_simulated(header: &Header) -> bool {
+    header.origin == Origin::Simulated
 }
 
 fn table(report: &Report<'_>) -> Vec<TableRow> {

@@ -42,6 +42,18 @@ const SHORT: [(&str, &str); 3] = [
     ("experiment.scoring.", "scoring."),
 ];
 
+/// The inputs, by name, in which runs differ that stand in one table; that their policies do is the
+/// point of it.
+pub fn differing_inputs(headers: &[&Header]) -> Vec<String> {
+    let Some((first, others)) = headers.split_first() else { return Vec::new() };
+    let differing = others.iter().flat_map(|other| different_inputs(first, other));
+    let mut names: Vec<String> = differing.map(|input| input.name).collect();
+    names.retain(|name| !is_in(name, "policy"));
+    names.sort();
+    names.dedup();
+    names
+}
+
 /// In what the inputs of two runs differ, by name. Of what only one of them has, the whole is named
 /// and not its parts.
 pub(crate) fn different_inputs(a: &Header, b: &Header) -> Vec<Input> {

@@ -5,6 +5,7 @@
 mod blame;
 mod calibration;
 mod capacity;
+mod capacity_page;
 mod columns;
 mod diff;
 mod doubts;
@@ -29,6 +30,7 @@ pub use columns::columns;
 pub use diff::{Diff, Pair, Side};
 pub use doubts::doubts_text;
 pub use explanation::explanation_text;
+pub use inputs::differing_inputs;
 pub use perfetto::write_perfetto;
 pub use profile::ProfileReport;
 pub use report::{Report, Run, SCHEMA_VERSION, Style};

@@ -1,7 +1,7 @@
 use std::fmt::Write;
 
 use crate::columns::columns;
-use crate::doubts::{doubt_lines, doubts_text};
+use crate::doubts::{doubt_lines, lines_text};
 use crate::notes::notes;
 use crate::report::{Report, Style};
 use crate::rows::{Row, rows};
@@ -19,7 +19,7 @@ pub(crate) fn render(report: &Report<'_>, style: Style) -> String {
         let _ = writeln!(text, "{note}");
     }
     if report.is_partial {
-        text.push_str("\nPARTIAL: the experiment was interrupted.\n");
+        text.push_str("\nPARTIAL: the experiment was cut short.\n");
     }
     if let Some(judgement) = &report.comparison.judgement {
         let _ = write!(text, "\n{}", verdict_lines(&Verdicts::new(judgement), style));
@@ -29,8 +29,7 @@ pub(crate) fn render(report: &Report<'_>, style: Style) -> String {
     }
     let doubts = doubt_lines(report);
     if !doubts.is_empty() {
-        let lines = doubts.iter().map(|doubt| (doubt.finding.as_str(), doubt.advice));
-        let _ = write!(text, "\n{}", doubts_text(lines));
+        let _ = write!(text, "\n{}", lines_text(&doubts));
     }
     text
 }

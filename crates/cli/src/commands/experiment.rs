@@ -12,7 +12,7 @@ use metron_sim::CostFile;
 use metron_trace::{ExecutorInfo, FORMAT_VERSION, Header, Limits, ModelInfo, Origin, PolicyInfo};
 use metron_workload::{Prompts, Vocabulary, WorkloadSpec, longest_possible};
 
-use super::lab_failure;
+use super::{ended, lab_failure};
 use crate::args::{CapacityArgs, ExperimentArgs};
 use crate::calibrations;
 use crate::conditions::MachineWatch;
@@ -162,7 +162,9 @@ impl Session<'_> {
         let cost = fit(&calibrated)?;
         let prepared = prepare(experiment, draft, defaulted, registry, limits, &calibrated, &cost)?;
         let header = header(system, &prepared, limits, &calibrated);
-        let facts = facts::facts(&header, &prepared);
+        let mut facts = facts::facts(&header, &prepared);
+        facts.extend(facts::verdict_facts(&prepared));
+        facts.extend(facts::origin_facts(&header));
         if !quiet {
             progress.suspend(|| print::note(&facts::as_text(&facts)));
         }
@@ -335,7 +337,7 @@ fn report(
     let comparison = Comparison::judged(&policies, &of_runs, &prepared.scoring, &prepared.judging);
     let report = Report {
         title: format!("Metron: {} on {}", policies.join(", "), header.model.id),
-        facts: [facts, facts::origin_facts(header)].concat(),
+        facts,
         comparison: &comparison,
         runs: &runs,
         scoring: &prepared.scoring,
@@ -356,9 +358,5 @@ fn report(
     if !args.output.quiet && !args.output.json {
         print::note(&format!("Written to {}: open {}", output.0.display(), html.display()));
     }
-    if is_partial {
-        let error = anyhow::anyhow!("interrupted; what was measured is reported and saved");
-        return Err(Failure { kind: Kind::Interrupted, error });
-    }
-    Ok(())
+    ended(comparing.end, comparing.failure.as_ref())
 }

@@ -11,14 +11,18 @@ pub(crate) mod list;
 pub(crate) mod profile;
 pub(crate) mod score;
 
-use metron_engine::EngineError;
-use metron_lab::LabError;
+use metron_engine::{EngineError, RunEnd};
+use metron_lab::{FailedRun, LabError};
 
 use crate::exit::{Failure, Kind};
 
 /// The kind of a failed experiment.
 pub(crate) fn lab_failure(error: LabError) -> Failure {
-    let kind = match &error {
+    Failure { kind: kind_of(&error), error: error.into() }
+}
+
+fn kind_of(error: &LabError) -> Kind {
+    match error {
         LabError::Interrupted => Kind::Interrupted,
         LabError::Store(_) | LabError::Engine(EngineError::Observer(_)) => Kind::Environment,
         LabError::Engine(EngineError::TooLong { .. } | EngineError::NeverFits { .. }) => {
@@ -27,6 +31,16 @@ pub(crate) fn lab_failure(error: LabError) -> Failure {
         LabError::Workload { .. } => Kind::Input,
         LabError::NothingToJudge { .. } => Kind::Usage,
         LabError::NothingMeasured | LabError::Engine(_) | LabError::Executor(_) => Kind::Internal,
+    }
+}
+
+/// How an experiment ended whose runs have been reported and saved, as far as they went.
+pub(crate) fn ended(end: RunEnd, failure: Option<&FailedRun>) -> Result<(), Failure> {
+    let (kind, what) = match (end, failure) {
+        (_, Some(failed)) => (kind_of(&failed.cause), failed.to_string()),
+        (RunEnd::Stopped, None) => (Kind::Interrupted, "interrupted".to_owned()),
+        (RunEnd::Complete, None) => return Ok(()),
     };
-    Failure { kind, error: error.into() }
+    let error = anyhow::anyhow!("{what}; what was measured is reported and saved");
+    Err(Failure { kind, error })
 }

@@ -2,11 +2,12 @@ use std::path::{Path, PathBuf};
 
 use metron_metrics::{Comparison, DeadlineRule, Judging, Objectives, RunOf, Scoring};
 use metron_report::{Report, Run, Style};
-use metron_trace::{StoreError, Trace, TraceReader};
+use metron_trace::{Header, StoreError, Trace, TraceReader};
 
 use crate::args::{ScoreArgs, ScoringArgs};
 use crate::exit::{Failure, Kind, OrFail};
 use crate::experiment::ScoringSection;
+use crate::facts;
 use crate::output::io_failure;
 use crate::prepare::check_baseline;
 use crate::print;
@@ -42,10 +43,15 @@ pub(crate) fn run(args: &ScoreArgs) -> Result<(), Failure> {
     let policies: Vec<&str> = policies.iter().map(String::as_str).collect();
     check_baseline(args.baseline.as_deref(), &policies)?;
     let judging = judging(&traces[0], args.baseline.as_ref())?;
+    let headers: Vec<&Header> = traces.iter().map(|trace| &trace.header).collect();
+    let facts = facts::saved_facts(&headers, &scoring);
+    if !args.json && !args.quiet {
+        print::note(&facts::as_text(&facts));
+    }
     let comparison = Comparison::judged(&policies, &of_runs, &scoring, &judging);
     let report = Report {
         title: format!("Metron: {}", policies.join(", ")),
-        facts: Vec::new(),
+        facts,
         comparison: &comparison,
         runs: &runs,
         scoring: &scoring,

@@ -27,29 +27,69 @@ pub fn requests_for(share: f64) -> Option<usize> {
     Some(enough)
 }
 
-/// The percentile that needs most: of the fluid token rate, and of objectives on requests.
-pub(super) fn too_few_requests(runs: &[RunOf<'_>], scoring: &Scoring) -> Option<Doubt> {
+/// What is kept of a run, for the doubts about several.
+#[derive(Debug, Clone)]
+pub(super) struct Digest {
+    pub(super) policy: String,
+    replicate: u32,
+    /// Whether it may have a trend.
+    pub(super) may_grow: bool,
+    /// Requests that were sent.
+    sent: usize,
+    has_deadlines: bool,
+    /// Root mean square of the calibration's relative residuals.
+    residual: Option<f64>,
+    slowness: Option<f64>,
+}
+
+impl Digest {
+    pub(super) fn of(run: &RunOf<'_>, may_grow: bool) -> Self {
+        let trace = run.trace;
+        let calibration = trace.header.calibration.as_ref();
+        Self {
+            policy: run.policy.to_owned(),
+            replicate: run.replicate,
+            may_grow,
+            sent: num_sent(trace),
+            has_deadlines: trace.requests.iter().any(|request| request.deadlines.is_some()),
+            residual: calibration.map(|calibration| calibration.prefill.relative_residual),
+            slowness: slowness(trace),
+        }
+    }
+}
+
+/// The percentile that needs most: of the fluid token rate, and of objectives on requests; a
+/// policy's runs together.
+pub(super) fn too_few_requests(runs: &[Digest], scoring: &Scoring) -> Option<Doubt> {
+    let knows = !scoring.deadlines.needs_recorded() || runs.iter().any(|run| run.has_deadlines);
+    let fluid = knows.then_some(scoring.rate_target.share);
+    let of_policy = |policy: &str| {
+        let own = runs.iter().filter(|run| run.policy == policy);
+        own.map(|run| run.sent).sum::<usize>()
+    };
+    let have = runs.iter().map(|run| of_policy(&run.policy)).min()?;
+    too_few(have, shares(scoring).chain(fluid))
+}
+
+/// The same of objectives alone, where each run is judged by itself.
+pub(super) fn too_few_requests_of_a_run(runs: &[Digest], scoring: &Scoring) -> Option<Doubt> {
+    too_few(runs.iter().map(|run| run.sent).min()?, shares(scoring))
+}
+
+/// The shares of all requests that objectives ask.
+fn shares(scoring: &Scoring) -> impl Iterator<Item = f64> {
     let of_requests = scoring
         .objectives
         .iter()
-        .filter(|objective| objective.class.is_none() && objective.metric != Bounded::Tbt)
-        .map(|objective| objective.share);
-    let fluid = has_deadlines(runs, scoring).then_some(scoring.rate_target.share);
-    let shares = of_requests.chain(fluid);
+        .filter(|objective| objective.class.is_none() && objective.metric != Bounded::Tbt);
+    of_requests.map(|objective| objective.share)
+}
+
+fn too_few(have: usize, shares: impl Iterator<Item = f64>) -> Option<Doubt> {
     let (share, need) = shares
         .filter_map(|share| Some((share, requests_for(share)?)))
         .max_by_key(|(_, need)| *need)?;
-    let of_policy = |policy: &str| {
-        let own = runs.iter().filter(|run| run.policy == policy);
-        own.map(|run| num_sent(run.trace)).sum::<usize>()
-    };
-    let have = runs.iter().map(|run| of_policy(run.policy)).min()?;
     (have < need).then_some(Doubt::TooFewRequests { share, have, need })
-}
-
-fn has_deadlines(runs: &[RunOf<'_>], scoring: &Scoring) -> bool {
-    let recorded = |trace: &Trace| trace.requests.iter().any(|request| request.deadlines.is_some());
-    !scoring.deadlines.needs_recorded() || runs.iter().any(|run| recorded(run.trace))
 }
 
 fn num_sent(trace: &Trace) -> usize {
@@ -58,19 +98,17 @@ fn num_sent(trace: &Trace) -> usize {
 }
 
 /// The curve from which deadlines are predicted, against what was measured.
-pub(super) fn calibration_residuals(runs: &[RunOf<'_>], scoring: &Scoring) -> Option<Doubt> {
+pub(super) fn calibration_residuals(runs: &[Digest], scoring: &Scoring) -> Option<Doubt> {
     if !scoring.needs_curve() {
         return None;
     }
-    let of_run =
-        |run: &RunOf<'_>| Some(run.trace.header.calibration.as_ref()?.prefill.relative_residual);
-    let residual = runs.iter().filter_map(of_run).max_by(f64::total_cmp)?;
+    let residual = runs.iter().filter_map(|run| run.residual).max_by(f64::total_cmp)?;
     (residual > MOST_RESIDUAL).then_some(Doubt::CalibrationResiduals { residual })
 }
 
 /// The first replicate against the others, where it is the slowest of every policy.
-pub(super) fn first_replicate_slower(runs: &[RunOf<'_>]) -> Option<Doubt> {
-    let mut policies: Vec<&str> = runs.iter().map(|run| run.policy).collect();
+pub(super) fn first_replicate_slower(runs: &[Digest]) -> Option<Doubt> {
+    let mut policies: Vec<&str> = runs.iter().map(|run| run.policy.as_str()).collect();
     policies.sort_unstable();
     policies.dedup();
     let excesses: Vec<f64> = policies
@@ -84,11 +122,11 @@ pub(super) fn first_replicate_slower(runs: &[RunOf<'_>]) -> Option<Doubt> {
 
 /// By what share a policy's first replicate is slower than the mean of its others; not above 0 if
 /// another is slower still. `None` of a single replicate, and without predictions.
-fn first_excess<'a>(runs: impl Iterator<Item = &'a RunOf<'a>>) -> Option<f64> {
+fn first_excess<'a>(runs: impl Iterator<Item = &'a Digest>) -> Option<f64> {
     let mut first = None;
     let mut others = Vec::new();
     for run in runs {
-        let slowness = slowness(run.trace)?;
+        let slowness = run.slowness?;
         if run.replicate == 0 { first = Some(slowness) } else { others.push(slowness) }
     }
     let first = first?;
