@@ -65,6 +65,12 @@ fn a_capacity_is_a_bracket_below_the_bound_with_every_run_saved() {
     let runs = capacity["probes"].as_array().expect("a list");
     assert_eq!(runs.len(), probes(dir.path()).len());
     assert_eq!(capacity["binding"], "e2el <= 2s for 90%");
+    let html = fs::read_to_string(dir.path().join("out/report.html")).expect("it was written");
+    assert!(html.contains("<section id=\"brackets\">") && html.contains("<dt>command</dt>"));
+    let doubts: Vec<&Value> = printed["doubts"].as_array().expect("a list").iter().collect();
+    assert!(doubts.iter().all(|doubt| doubt["doubt"]["kind"] != "extrapolated"), "{doubts:?}");
+    let judged = &runs[0]["judged"][0];
+    assert_eq!(judged["n"], 40, "each run has what it says of the objective: {judged}");
     assert_eq!((&printed["probability"], &printed["confidence"]), (&0.5.into(), &0.95.into()));
 }
 
@@ -102,10 +108,34 @@ fn where_nothing_or_everything_passes_the_range_is_told() {
         text
     };
     let nothing = told("ttft <= 1 ms for 99%");
-    assert!(nothing.contains("sarathi: nothing passes. Rates from"), "{nothing}");
+    assert!(nothing.contains("sarathi: nothing passes, not even at"), "{nothing}");
+    assert!(
+        nothing.contains("the best run kept the bound of `ttft <= 1ms for 99%` for"),
+        "{nothing}"
+    );
     let everything = told("tbt <= 1 h for 99%");
     assert!(everything.contains("sarathi: everything passes, up to"), "{everything}");
     assert!(everything.contains("There is no rate that no policy can exceed"), "{everything}");
+}
+
+#[test]
+fn a_run_of_too_few_requests_for_the_share_that_is_asked_is_doubted() {
+    let dir = temporary();
+    let doubts = search(dir.path(), &["--objective", "e2el <= 2 s for 99%"])["doubts"].clone();
+    let doubts = doubts.as_array().expect("a list").iter();
+    let too_few = doubts.map(|own| &own["doubt"]).find(|own| own["kind"] == "too_few_requests");
+    let too_few = too_few.unwrap_or_else(|| panic!("40 requests don't show 99 %"));
+    assert_eq!((&too_few["have"], &too_few["need"]), (&40.into(), &368.into()));
+}
+
+#[test]
+fn what_applies_to_no_request_is_said_before_anything_is_reported() {
+    let dir = temporary();
+    let mut command = simulated(dir.path(), "capacity");
+    command.args(["--output-len", "1", "--objective", "tbt <= 1 s for 90%"]);
+    let (code, text, error) = run(&mut command);
+    assert_eq!((code, text.as_str()), (2, ""), "{error}");
+    assert!(error.contains("`tbt <= 1s for 90%` applies to no request of a run"), "{error}");
 }
 
 #[test]
@@ -180,7 +210,7 @@ fn ctrl_c_ends_a_search_which_the_same_command_goes_on_with() {
     let is_under_way = || dir.path().join("out/probes").exists();
     let (code, text, error) = interrupted(&mut command(), is_under_way);
     assert_eq!(code, 130, "{error}");
-    assert!(text.contains("PARTIAL: the search was interrupted"), "{text}");
+    assert!(text.contains("PARTIAL: the search was cut short"), "{text}");
     let saved = probes(dir.path());
     assert!(!saved.is_empty());
     let (code, _, error) = run(&mut command());

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use metron::engine::{Batch, CostModel, Engine, Executor, ExecutorError, Outcome, Submission};
-use metron::metrics::{Doubt, FirstTokenRule, Objectives, RunOf, Scoring, doubts};
+use metron::metrics::{Doubt, FirstTokenRule, GatheredDoubts, Objectives, RunOf, Scoring, doubts};
 use metron::sim::SimExecutor;
 use metron::trace::{
     Conditions, Limits, Origin, Request, RequestId, Sampling, Timestamp, Trace, Work,
@@ -170,6 +170,22 @@ fn a_queue_that_grows_to_the_end_is_told_from_one_that_only_fluctuates() {
     let (overloaded, loaded) = (doubted(1.05), doubted(0.8));
     assert!(overloaded >= 38, "{overloaded} of 40 overloaded runs");
     assert!(loaded <= 2, "{loaded} of 40 runs that keep up");
+}
+
+/// A search runs above the capacity on purpose; where a run passes nevertheless, it says so.
+#[test]
+fn a_queue_that_grows_is_a_doubt_about_runs_that_passed_and_not_about_those_that_failed() {
+    let trace = run(1, 1.3, 300.0, Wrong::default());
+    let run = RunOf { policy: "orca", replicate: 0, trace: &trace };
+    let scoring = due(400, 40);
+    let (mut passed, mut failed) = (GatheredDoubts::default(), GatheredDoubts::default());
+    passed.add(&run, &scoring);
+    failed.add_overloaded(&run, &scoring);
+    let grows = |doubts: GatheredDoubts| {
+        let doubts = doubts.of_runs_alone(&scoring);
+        doubts.iter().any(|raised| matches!(raised.doubt, Doubt::NotStationary { .. }))
+    };
+    assert!(grows(passed) && !grows(failed));
 }
 
 #[test]

@@ -237,3 +237,34 @@ fn ctrl_c_ends_the_run_and_reports_what_was_measured_as_partial() {
     assert!(count("finished") > 0 && count("unsent") > 0, "{counts}");
     assert_eq!(count("scheduled"), count("finished") + count("cancelled") + count("unsent"));
 }
+
+#[test]
+fn a_saved_trace_is_scored_below_the_header_of_its_run() {
+    let dir = temporary();
+    let run_at = |rate: &str, output: &str| {
+        let mut command = simulated(dir.path(), "run");
+        command.args(["--num-prompts", "20", "--request-rate", rate, "--seed", "7", "-o", output]);
+        let (code, _, error) = run(&mut command);
+        assert_eq!(code, 0, "{error}");
+    };
+    run_at("2", "out");
+    run_at("3", "faster");
+    let (code, _, header) = run(metron(dir.path()).args(["score", "out"]));
+    assert_eq!(code, 0, "{header}");
+    for line in [
+        "model        SIMULATED: SmolLM2-135M in f32 on two cores with AVX-512, by metron",
+        "computed on  virtual time",
+        "workload     20 requests a run, Poisson arrivals at 2.000 requests/s; seed 7",
+        "schedulers   sarathi (token_budget = ",
+        "version      Metron ",
+        "times        simulated, by a cost model",
+    ] {
+        assert!(header.lines().any(|own| own.starts_with(line)), "{line} in {header}");
+    }
+    assert!(header.contains(" run --simulate "), "the command of the run, not of the scoring");
+    let (_, _, header) = run(metron(dir.path()).args(["score", "out", "faster"]));
+    let differ = "the runs differ in experiment.workload.arrivals.request_rate, ";
+    assert!(header.contains(differ), "{header}");
+    let (_, _, header) = run(metron(dir.path()).args(["score", "out", "--quiet"]));
+    assert_eq!(header, "");
+}

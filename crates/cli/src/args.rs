@@ -67,7 +67,7 @@ pub(crate) struct ExperimentArgs {
     pub(crate) schedulers: Vec<String>,
     /// Repetitions with other seeds, the same for every scheduler. [default: at least 2 and as
     /// many as the time allows for compare, 10 in virtual time; 1 for run; for capacity the most:
-    /// 6, and 40 in virtual time]
+    /// 10, and 40 in virtual time]
     #[arg(long, value_name = "N")]
     pub(crate) replicates: Option<u32>,
     /// Add replicates until every headline verdict is reached, looking at four fixed counts that

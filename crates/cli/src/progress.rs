@@ -40,12 +40,20 @@ pub(crate) struct Progress {
     stop: StopSignal,
     output_tokens: u64,
     drawn_at: Timestamp,
+    /// When the last step ended, by the run's own clock.
+    ended_at: Timestamp,
     runs_begun: u32,
     num_runs: Option<u32>,
     quiet: bool,
     policy: String,
     /// Policies whose first rejection was noted.
     rejecting: BTreeSet<String>,
+    /// How long the runs of a search are together, as far as that can be said.
+    length: Option<Duration>,
+    /// How long those before this one were.
+    spent: Duration,
+    /// The rate of this run, in a search.
+    rate: Option<f64>,
 }
 
 /// The bar is drawn at most so often, by the run's own clock.
@@ -66,11 +74,15 @@ impl Progress {
             stop,
             output_tokens: 0,
             drawn_at: Timestamp::ZERO,
+            ended_at: Timestamp::ZERO,
             runs_begun: 0,
             num_runs: None,
             quiet,
             policy: String::new(),
             rejecting: BTreeSet::new(),
+            length: None,
+            spent: Duration::ZERO,
+            rate: None,
         }
     }
 
@@ -79,6 +91,22 @@ impl Progress {
         if let Replicates::Exactly(count) = replicates {
             self.num_runs = Some(count * policies as u32);
         }
+    }
+
+    /// About how many runs a search will take, and how long they are together.
+    pub(crate) fn expect_search(&mut self, runs: u32, length: Duration) {
+        (self.num_runs, self.length) = (Some(runs), Some(length));
+    }
+
+    /// `[12/58, 5 min left] `, as far as it is known.
+    fn place(&self) -> String {
+        let run = self.runs_begun;
+        let about = if self.length.is_some() { "about " } else { "" };
+        let of = self.num_runs.filter(|all| run <= *all);
+        let of = of.map_or_else(String::new, |all| format!("/{about}{all}"));
+        let left = self.length.and_then(|length| length.checked_sub(self.spent));
+        let left = left.map_or_else(String::new, |left| format!(", {} left", roughly(left)));
+        format!("[{run}{of}{left}]")
     }
 
     /// Prints something above the bar.
@@ -106,6 +134,7 @@ impl StepObserver for Progress {
         _text: &[TextPiece],
     ) -> Result<(), ObserverError> {
         self.output_tokens += tokens.len() as u64;
+        self.ended_at = step.ended_at;
         if step.ended_at.since(self.drawn_at) >= DRAW_EVERY {
             self.drawn_at = step.ended_at;
             let rate = self.output_tokens as f64 / step.ended_at.as_secs_f64();
@@ -137,12 +166,27 @@ impl Watch for Progress {
     fn run_begins(&mut self, policy: &str, replicate: u32, num_requests: usize) {
         self.runs_begun += 1;
         policy.clone_into(&mut self.policy);
+        self.spent += self.ended_at.since(Timestamp::ZERO);
+        self.ended_at = Timestamp::ZERO;
         self.output_tokens = 0;
         self.drawn_at = Timestamp::ZERO;
         self.bar.reset();
         self.bar.set_length(num_requests as u64);
-        let of = self.num_runs.map_or_else(String::new, |all| format!("/{all}"));
-        let run = self.runs_begun;
-        self.bar.set_prefix(format!("[{run}{of}] {policy}, replicate {}", replicate + 1));
+        let rate = self.rate.map_or_else(String::new, |rate| format!(" at {rate:.3}/s"));
+        let place = self.place();
+        self.bar.set_prefix(format!("{place} {policy}{rate}, replicate {}", replicate + 1));
+    }
+
+    fn rate_is_tried(&mut self, rate: f64) {
+        self.rate = Some(rate);
+    }
+}
+
+/// A time in its greatest unit: `40 s`, `6 min`, `1.5 h`.
+pub(crate) fn roughly(time: Duration) -> String {
+    match time.as_secs_f64() {
+        seconds if seconds < 100.0 => format!("{seconds:.0} s"),
+        seconds if seconds < 6000.0 => format!("{:.0} min", seconds / 60.0),
+        seconds => format!("{:.1} h", seconds / 3600.0),
     }
 }

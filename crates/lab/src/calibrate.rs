@@ -9,6 +9,7 @@ use metron_trace::{
     Calibration, DecodePoint, Limits, Request, RequestId, Sampling, StepRecord, Timestamp, Work,
     WorkKind,
 };
+use serde::{Deserialize, Serialize};
 
 use crate::LabError;
 use crate::record::StepRecorder;
@@ -68,7 +69,7 @@ impl CalibrationPlan {
 const UNCOUNTED: u32 = 4;
 
 /// What was measured: the fits, and every step, for a cost model to be fitted to.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Calibrated {
     /// The prefill curve and the decode steps.
     pub calibration: Calibration,

@@ -28,6 +28,9 @@ impl std::fmt::Debug for Contestant {
 
 /// Whoever follows an experiment: told of each run, and of everything in it.
 pub trait Watch: StepObserver {
+    /// The next run is one of a search, at so many requests a second.
+    fn rate_is_tried(&mut self, _rate: f64) {}
+
     /// A run begins.
     fn run_begins(&mut self, _policy: &str, _replicate: u32, _num_requests: usize) {}
 
@@ -39,6 +42,11 @@ pub trait Watch: StepObserver {
 
 /// Each in turn.
 impl<A: Watch + ?Sized, B: Watch + ?Sized> Watch for (&mut A, &mut B) {
+    fn rate_is_tried(&mut self, rate: f64) {
+        self.0.rate_is_tried(rate);
+        self.1.rate_is_tried(rate);
+    }
+
     fn run_begins(&mut self, policy: &str, replicate: u32, num_requests: usize) {
         self.0.run_begins(policy, replicate, num_requests);
         self.1.run_begins(policy, replicate, num_requests);
@@ -105,8 +113,13 @@ impl MeasuredRun {
 
     /// How long the run was, by its own clock.
     pub fn length(&self) -> Duration {
-        self.trace.steps.last().map_or(Duration::ZERO, |step| step.ended_at - Timestamp::ZERO)
+        length(&self.trace)
     }
+}
+
+/// How long a run was, by its own clock.
+pub(crate) fn length(trace: &Trace) -> Duration {
+    trace.steps.last().map_or(Duration::ZERO, |step| step.ended_at - Timestamp::ZERO)
 }
 
 /// Serves `requests` under one policy, after a warm-up that is not recorded, and writes the

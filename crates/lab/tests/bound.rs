@@ -1,5 +1,7 @@
 //! No policy exceeds the bound: policies and workloads drawn at random, in virtual time.
 
+mod support;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -10,11 +12,10 @@ use metron_metrics::{
 };
 use metron_schedulers::{Defaults, Registry};
 use metron_sim::{AffineCost, CostFile, Piece, SimExecutor};
-use metron_trace::{
-    Header, Limits, Request, RequestId, Sampling, Timestamp, Trace, Work, WorkKind,
-};
+use metron_trace::{Limits, Request, RequestId, Sampling, Timestamp, Trace, Work, WorkKind};
 use proptest::prelude::*;
 use proptest::sample::select;
+use support::header;
 
 const LIMITS: Limits = Limits { block_size: 4, num_blocks: 64, max_num_seqs: 4, max_model_len: 64 };
 
@@ -107,8 +108,13 @@ fn keeps(
 ) -> bool {
     let engine =
         Engine { policy: "drawn", limits: LIMITS, max_concurrency: None, cost_model: Some(cost) };
-    let mut trace =
-        Trace { header: header(), requests: vec![], steps: vec![], tokens: vec![], ends: vec![] };
+    let mut trace = Trace {
+        header: header(LIMITS, &classes()),
+        requests: vec![],
+        steps: vec![],
+        tokens: vec![],
+        ends: vec![],
+    };
     let mut executor = SimExecutor::new(cost.clone());
     let end = engine.run(&mut executor, policy, submissions(drawn, rate), &mut trace);
     end.expect("the policy does nothing that it may not");
@@ -117,18 +123,6 @@ fn keeps(
 
 fn classes() -> Vec<String> {
     ["even", "odd"].map(ToOwned::to_owned).to_vec()
-}
-
-fn header() -> Header {
-    let json = serde_json::json!({
-        "format_version": 1, "metron_version": "", "command_line": [], "origin": "simulated",
-        "seed": 0, "replicate": 0, "policy": { "label": "", "name": "", "options": null },
-        "model": { "id": "", "source": "", "format": "", "parameters": 0, "dummy": true },
-        "executor": { "device": "" }, "machine": { "cpu_features": [] },
-        "limits": LIMITS, "experiment": null, "classes": classes(),
-        "dropped_requests": 0, "truncated_requests": 0,
-    });
-    serde_json::from_value(json).expect("a header")
 }
 
 fn scoring(texts: &[&str], counting: CountingRule) -> Scoring {

@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::objective::Objective;
+use crate::objective_verdict::Judged;
 use crate::percentile::order_statistic;
 use crate::proportion::{share_at_least, share_at_most};
 
@@ -54,7 +55,7 @@ pub enum SearchEnd {
     NothingPasses,
     /// Even the greatest rate passes.
     EverythingPasses,
-    /// It was interrupted.
+    /// It was cut short: by Ctrl-C, or by a run that failed.
     Interrupted,
 }
 
@@ -67,6 +68,8 @@ pub struct Probed {
     pub replicate: u32,
     /// The objectives that the run did not keep; it passed if there are none.
     pub missed: Vec<Objective>,
+    /// What the run says of each objective.
+    pub judged: Vec<Judged>,
 }
 
 /// A policy's capacity.

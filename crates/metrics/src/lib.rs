@@ -41,7 +41,7 @@ pub use curve::fit_prefill;
 pub use deadline::{
     ClassDeadlines, DeadlineError, DeadlineRule, FirstTokenRule, optional_deadline, optional_span,
 };
-pub use doubt::{Doubt, RaisedDoubt, doubts, doubts_of_conditions, requests_for};
+pub use doubt::{Doubt, GatheredDoubts, RaisedDoubt, doubts, doubts_of_conditions, requests_for};
 pub use due::{DueToken, due_tokens};
 pub use fluidity::{CountingRule, Deadlined, Fluidity, FluidityRule, fluidity};
 pub use identity::{RunTwice, check_distinct};

@@ -48,6 +48,14 @@ impl Bounded {
         NAMES.iter().find(|(known, _)| *known == name).map(|(_, metric)| *metric)
     }
 
+    /// Whether another is never greater: a request is scheduled before its first token, and that
+    /// comes no later than its last.
+    fn bounds(self, other: Self) -> bool {
+        const IN_ORDER: [Bounded; 3] = [Bounded::SchedulingDelay, Bounded::Ttft, Bounded::EndToEnd];
+        let at = |metric: Self| IN_ORDER.iter().position(|known| *known == metric);
+        self == other || at(self).zip(at(other)).is_some_and(|(own, other)| own > other)
+    }
+
     fn name(self) -> &'static str {
         NAMES.iter().find(|(_, metric)| *metric == self).map_or("", |(name, _)| name)
     }
@@ -279,8 +287,8 @@ impl Objective {
             (Bound::AtLeast(own), Bound::AtLeast(other)) => own >= other,
             _ => false,
         };
-        let about_the_same = self.class == other.class && self.metric == other.metric;
-        about_the_same && is_stricter && self.share >= other.share
+        let is_about_it = self.class == other.class && self.metric.bounds(other.metric);
+        is_about_it && is_stricter && self.share >= other.share
     }
 }
 
@@ -407,6 +415,9 @@ mod tests {
              meant"
         );
         assert!(check(&["ttft <= 1s for 99%", "ttft <= 1s for 99%"]).is_err());
+        assert!(check(&["ttft <= 1s for 99%", "e2el <= 1s for 99%"]).is_err(), "no later than it");
+        assert!(check(&["ttft <= 1s for 99%", "e2el <= 5s for 99%"]).is_ok());
+        assert!(check(&["tpot <= 1s for 99%", "e2el <= 1s for 99%"]).is_ok());
     }
 
     #[test]

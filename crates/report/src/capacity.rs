@@ -1,10 +1,12 @@
 use std::fmt::Write;
 
-use metron_metrics::{Bracket, Capacity, Objectives, SearchEnd};
+use metron_metrics::{Bracket, Capacity, Judged, Objectives, Probed, RaisedDoubt, SearchEnd};
 use metron_trace::{Header, Origin};
 use serde::Serialize;
 
+use crate::capacity_page;
 use crate::columns::columns;
+use crate::doubts::{DoubtLine, lines_text};
 use crate::report::SCHEMA_VERSION;
 use crate::units::{percent, three_digits};
 
@@ -13,8 +15,12 @@ use crate::units::{percent, three_digits};
 pub struct CapacityReport<'a> {
     /// What ran, on what.
     pub header: &'a Header,
+    /// The same for people, with every default: name and sentence.
+    pub facts: &'a [(String, String)],
     /// A capacity for each policy.
     pub capacities: &'a [Capacity],
+    /// The doubts that the runs give cause for.
+    pub doubts: &'a [RaisedDoubt],
     /// What runs have to keep.
     pub objectives: &'a Objectives,
     /// The horizon: requests of a run.
@@ -39,6 +45,7 @@ struct Envelope<'a> {
     /// Whether the upper bounds come from a cost model that was fitted to a machine.
     upper_bound_is_estimated: bool,
     seed: u64,
+    doubts: Vec<DoubtLine>,
     capacities: &'a [Capacity],
     header: &'a Header,
 }
@@ -55,9 +62,22 @@ impl CapacityReport<'_> {
             confidence: self.confidence,
             upper_bound_is_estimated: self.bound_is_estimated(),
             seed: self.header.seed,
+            doubts: self.doubt_lines(),
             capacities: self.capacities,
             header: self.header,
         })
+    }
+
+    /// As one HTML file that needs nothing beside it.
+    ///
+    /// # Errors
+    /// If the template is broken, which is a defect.
+    pub fn to_html(&self) -> Result<String, minijinja::Error> {
+        capacity_page::render(self)
+    }
+
+    pub(crate) fn doubt_lines(&self) -> Vec<DoubtLine> {
+        self.doubts.iter().cloned().map(DoubtLine::new).collect()
     }
 
     fn bound_is_estimated(&self) -> bool {
@@ -74,84 +94,82 @@ impl CapacityReport<'_> {
             self.probability,
             self.confidence * 100.0,
         );
-        text.push_str(&self.table());
+        text.push_str(&columns(&self.table()));
         if self.is_partial {
-            text.push_str("\nPARTIAL: the search was interrupted; the same command goes on.\n");
+            text.push_str("\nPARTIAL: the search was cut short; the same command goes on.\n");
         }
         for sentence in self.sentences() {
             let _ = write!(text, "\n{sentence}\n");
         }
+        let doubts = self.doubt_lines();
+        if !doubts.is_empty() {
+            let _ = write!(text, "\n{}", lines_text(&doubts));
+        }
         text
     }
 
-    fn table(&self) -> String {
+    /// The table with its head. What binds is named where there is a choice.
+    pub(crate) fn table(&self) -> Vec<[String; 9]> {
+        let is_choice = self.objectives.iter().count() > 1;
         let head = [
             "policy",
             "requests/s",
+            "wide, %",
             "most likely",
             "no policy above",
             "reaches, %",
             "replicates",
             "runs",
-            "binding",
+            if is_choice { "binding" } else { "" },
         ];
         let row = |own: &Capacity| {
-            let number = |rate: Option<f64>| rate.map_or_else(|| "-".to_owned(), three_digits);
+            let shown = |value: Option<f64>, format: fn(f64) -> String| {
+                value.map_or_else(|| "-".to_owned(), format)
+            };
+            let binding = own.binding.as_ref().filter(|_| is_choice);
             [
                 own.policy.clone(),
                 bracket_text(own.bracket),
-                number(own.estimate),
-                number(own.upper_bound),
-                own.of_bound().map_or_else(|| "-".to_owned(), percent),
+                shown(own.bracket.width(), percent),
+                shown(own.estimate, three_digits),
+                shown(own.upper_bound, three_digits),
+                shown(own.of_bound(), percent),
                 own.replicates.to_string(),
                 own.probes.len().to_string(),
-                own.binding.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string),
+                binding.map_or_else(String::new, ToString::to_string),
             ]
         };
-        let rows: Vec<[String; 8]> = std::iter::once(head.map(ToOwned::to_owned))
+        std::iter::once(head.map(ToOwned::to_owned))
             .chain(self.capacities.iter().map(row))
-            .collect();
-        columns(&rows)
+            .collect()
     }
 
-    fn sentences(&self) -> Vec<String> {
-        let mut sentences: Vec<String> =
-            self.capacities.iter().filter_map(|own| self.end_sentence(own)).collect();
+    pub(crate) fn sentences(&self) -> Vec<String> {
+        let mut sentences: Vec<String> = self.capacities.iter().filter_map(end_sentence).collect();
+        sentences.extend(self.wide_sentence());
         sentences.extend(self.capacities.iter().filter_map(not_monotone_sentence));
         sentences.push(self.bound_sentence());
         sentences
     }
 
-    fn end_sentence(&self, own: &Capacity) -> Option<String> {
-        let policy = &own.policy;
-        let [least, greatest] = own.range?.map(three_digits);
-        match own.end {
-            SearchEnd::Narrow | SearchEnd::Interrupted => None,
-            SearchEnd::OutOfReplicates => {
-                let width = own.bracket.width().map_or_else(
-                    || "open on one side".to_owned(),
-                    |width| format!("{} % wide", percent(width)),
-                );
-                Some(format!(
-                    "{policy}: the bracket is {width} after {} replicates; more (--replicates) \
-                     or longer runs (--num-prompts) narrow it.",
-                    own.replicates
-                ))
-            }
-            SearchEnd::NothingPasses => Some(format!(
-                "{policy}: nothing passes. Rates from {greatest} down to {least} requests/s were \
-                 tried, at which requests hardly meet: {} asks more than this system can do.",
-                if self.objectives.iter().count() > 1 {
-                    "one of the objectives"
-                } else {
-                    "the objective"
-                },
-            )),
-            SearchEnd::EverythingPasses => Some(format!(
-                "{policy}: everything passes, up to {greatest} requests/s: the objectives do not \
-                 bound how long a request waits, or runs are too short for a queue to grow."
-            )),
-        }
+    /// What makes wide brackets narrower, and what that costs: their width is that of chance, which
+    /// goes with the root of the number of requests.
+    fn wide_sentence(&self) -> Option<String> {
+        let wide: Vec<&Capacity> =
+            self.capacities.iter().filter(|own| own.end == SearchEnd::OutOfReplicates).collect();
+        let replicates = wide.iter().map(|own| own.replicates).max()?;
+        let is_open = wide.iter().any(|own| own.bracket.width().is_none());
+        let how = if is_open { "open" } else { "wide" };
+        let policies: Vec<&str> = wide.iter().map(|own| own.policy.as_str()).collect();
+        Some(format!(
+            "{}: {replicates} replicates leave the bracket {how}. Four times as many (--replicates \
+             {}, in the same directory: the runs that there are count) make it about half as wide, \
+             for four times the time; so do runs four times as long (--num-prompts {}, in another), \
+             of which another capacity is asked.",
+            policies.join(", "),
+            replicates.saturating_mul(4),
+            self.num_requests.saturating_mul(4)
+        ))
     }
 
     fn bound_sentence(&self) -> String {
@@ -181,6 +199,54 @@ fn bracket_text(bracket: Bracket) -> String {
         (None, Some(failed)) => format!("below {}", three_digits(failed)),
         (None, None) => "undecided".to_owned(),
     }
+}
+
+/// What is to be said of how a search ended.
+fn end_sentence(own: &Capacity) -> Option<String> {
+    let policy = &own.policy;
+    let [least, greatest] = own.range?.map(three_digits);
+    match own.end {
+        SearchEnd::Narrow | SearchEnd::OutOfReplicates => None,
+        SearchEnd::Interrupted => Some(format!(
+            "{policy}: not decided after {} runs from {least} to {greatest} requests/s.",
+            own.probes.len()
+        )),
+        SearchEnd::NothingPasses => {
+            let tried = if least == greatest {
+                format!(", not even at {least} requests/s")
+            } else {
+                format!(". Rates from {greatest} down to {least} requests/s were tried")
+            };
+            Some(format!(
+                "{policy}: nothing passes{tried}, at which requests hardly meet{}. That is more \
+                 than this system can do.",
+                best_at_the_least_rate(own)
+            ))
+        }
+        SearchEnd::EverythingPasses => Some(format!(
+            "{policy}: everything passes, up to {greatest} requests/s: the objectives do not \
+             bound how long a request waits, or runs are too short for a queue to grow."
+        )),
+    }
+}
+
+/// How near the best run came to the objective that it missed, at the least rate of all.
+fn best_at_the_least_rate(own: &Capacity) -> String {
+    let share = |judged: &&Judged| judged.share.unwrap_or_default();
+    let missed = |probe: &Probed| {
+        let missed = probe.judged.iter().filter(|judged| probe.missed.contains(&judged.objective));
+        missed.min_by(|a, b| share(a).total_cmp(&share(b))).cloned()
+    };
+    let least = own.range.map_or(0.0, |[least, _]| least);
+    let at_least = own.probes.iter().filter(|probe| probe.rate <= least);
+    let best = at_least.filter_map(missed).max_by(|a, b| share(&a).total_cmp(&share(&b)));
+    best.map_or_else(String::new, |judged| {
+        format!(
+            "; there the best run kept the bound of `{}` for {} %",
+            judged.objective,
+            percent(share(&&judged))
+        )
+    })
 }
 
 fn not_monotone_sentence(own: &Capacity) -> Option<String> {

@@ -1,4 +1,4 @@
-use metron_metrics::{Doubt, doubts};
+use metron_metrics::{Doubt, RaisedDoubt, doubts};
 use serde::Serialize;
 
 use crate::report::Report;
@@ -19,7 +19,11 @@ pub(crate) struct DoubtLine {
 
 /// Every doubt that a report's runs give cause for.
 pub(crate) fn doubt_lines(report: &Report<'_>) -> Vec<DoubtLine> {
-    let line = |raised: metron_metrics::RaisedDoubt| {
+    doubts(report.runs, report.scoring).into_iter().map(DoubtLine::new).collect()
+}
+
+impl DoubtLine {
+    pub(crate) fn new(raised: RaisedDoubt) -> Self {
         let whose = match raised.policies.as_slice() {
             policies if policies.is_empty() || raised.of == 1 => String::new(),
             policies => format!(
@@ -29,7 +33,7 @@ pub(crate) fn doubt_lines(report: &Report<'_>) -> Vec<DoubtLine> {
                 raised.of
             ),
         };
-        DoubtLine {
+        Self {
             finding: raised.doubt.finding() + &whose,
             advice: raised.doubt.advice(),
             doubt: raised.doubt,
@@ -37,8 +41,12 @@ pub(crate) fn doubt_lines(report: &Report<'_>) -> Vec<DoubtLine> {
             runs: raised.runs,
             of_runs: raised.of,
         }
-    };
-    doubts(report.runs, report.scoring).into_iter().map(line).collect()
+    }
+}
+
+/// These doubts as text.
+pub(crate) fn lines_text(lines: &[DoubtLine]) -> String {
+    doubts_text(lines.iter().map(|line| (line.finding.as_str(), line.advice)))
 }
 
 /// Doubts as text, a line each with what to do; nothing of none.

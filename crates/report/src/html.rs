@@ -16,7 +16,9 @@ use crate::rows::rows;
 use crate::verdicts::Verdicts;
 
 /// The templates. Everything in them is escaped but the figures, which kuva made and escaped.
-const TEMPLATES: [(&str, &str); 4] = [
+const TEMPLATES: [(&str, &str); 6] = [
+    ("capacity.html", include_str!("capacity.html")),
+    ("head.html", include_str!("head.html")),
     ("page.html", include_str!("page.html")),
     ("parts.html", include_str!("parts.html")),
     ("profile.html", include_str!("profile.html")),
@@ -108,13 +110,17 @@ fn flags(report: &Report<'_>) -> Vec<&'static str> {
     let any = |of: fn(&Header) -> bool| report.runs.iter().any(|run| of(&run.trace.header));
     let flags = [
         (report.is_partial, "Partial: the experiment was cut short."),
-        (
-            any(|header| header.origin == Origin::Simulated),
-            "Simulated: times are a cost model's, not a machine's.",
-        ),
-        (any(|header| header.model.dummy), "Random weights: timings are real, the text isn't."),
+        (any(is_simulated), SIMULATED),
+        (any(|header| header.model.dummy), RANDOM_WEIGHTS),
     ];
     flags.into_iter().filter_map(|(applies, flag)| applies.then_some(flag)).collect()
+}
+
+pub(crate) const SIMULATED: &str = "Simulated: times are a cost model's, not a machine's.";
+pub(crate) const RANDOM_WEIGHTS: &str = "Random weights: timings are real, the text isn't.";
+
+pub(crate) fn is_simulated(header: &Header) -> bool {
+    header.origin == Origin::Simulated
 }
 
 fn table(report: &Report<'_>) -> Vec<TableRow> {

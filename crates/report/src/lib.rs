@@ -5,6 +5,7 @@
 mod blame;
 mod calibration;
 mod capacity;
+mod capacity_page;
 mod columns;
 mod diff;
 mod doubts;

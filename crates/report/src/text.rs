@@ -1,7 +1,7 @@
 use std::fmt::Write;
 
 use crate::columns::columns;
-use crate::doubts::{doubt_lines, doubts_text};
+use crate::doubts::{doubt_lines, lines_text};
 use crate::label::labels;
 use crate::notes::notes;
 use crate::report::{Report, Style};
@@ -35,8 +35,7 @@ pub(crate) fn render(report: &Report<'_>, style: Style) -> String {
     }
     let doubts = doubt_lines(report);
     if !doubts.is_empty() {
-        let lines = doubts.iter().map(|doubt| (doubt.finding.as_str(), doubt.advice));
-        let _ = write!(text, "\n{}", doubts_text(lines));
+        let _ = write!(text, "\n{}", lines_text(&doubts));
     }
     text
 }

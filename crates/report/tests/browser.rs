@@ -5,6 +5,7 @@
 
 #![cfg(unix)]
 
+mod searched;
 mod served;
 mod support;
 
@@ -14,7 +15,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use metron_trace::Origin;
 use rustix::process::{Pid, Signal, kill_process_group};
+use searched::{brackets, with_search};
 use serde_json::Value;
 use served::Experiment;
 use support::with_report;
@@ -42,6 +45,22 @@ fn the_page_renders_its_figures_without_a_complaint_or_a_request() {
     assert_eq!(count("<figure>"), 1 + 2 * 4 + 3 + 4);
     assert_eq!(count("<svg xmlns="), count("<figure>"), "every figure has its picture");
     for section in ["blame", "streams", "distributions", "batches", "facts"] {
+        assert_eq!(count(&format!("<section id=\"{section}\">")), 1, "{section}");
+    }
+}
+
+#[test]
+fn the_page_of_a_capacity_renders_its_figures_without_a_complaint_or_a_request() {
+    let html = with_search(Origin::Measured, &brackets(), |search| {
+        search.to_html().expect("the template is whole")
+    });
+    let Some(rendered) = render(&html) else { return };
+    assert_eq!(rendered.console, [""; 0]);
+    assert_eq!(rendered.requests, [""; 0]);
+    let count = |part: &str| rendered.document.matches(part).count();
+    // The brackets, and the runs of two policies under one objective each.
+    assert_eq!((count("<figure>"), count("<svg xmlns=")), (1 + 2, 1 + 2));
+    for section in ["brackets", "doubts", "probes", "facts"] {
         assert_eq!(count(&format!("<section id=\"{section}\">")), 1, "{section}");
     }
 }

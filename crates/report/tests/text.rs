@@ -2,8 +2,7 @@
 
 mod served;
 
-use metron_metrics::{Bracket, Capacity, Objective, Objectives, SearchEnd};
-use metron_report::{CapacityReport, Report, Style};
+use metron_report::{Report, Style};
 use metron_trace::Origin;
 use served::Experiment;
 
@@ -68,65 +67,4 @@ fn runs_of_several_systems_have_a_line_each_above_the_table() {
         text.starts_with("Imported: toy, these tests; Metron 0.1.0"),
         "nothing of a seed: {text}"
     );
-}
-
-fn objective() -> Objective {
-    "ttft <= 1 s for 95%".parse().expect("an objective")
-}
-
-fn capacity(policy: &str, passed: Option<f64>, failed: Option<f64>, end: SearchEnd) -> Capacity {
-    let estimate = passed.zip(failed).map(|(passed, failed)| (passed * failed).sqrt());
-    Capacity {
-        policy: policy.to_owned(),
-        bracket: Bracket { passed, failed },
-        estimate,
-        replicates: 20,
-        end,
-        binding: failed.map(|_| objective()),
-        upper_bound: Some(4.0),
-        not_monotone: 0,
-        range: Some([0.1, 8.0]),
-        probes: Vec::new(),
-    }
-}
-
-fn capacity_text(origin: Origin, is_partial: bool, capacities: &[Capacity]) -> String {
-    let mut header = Experiment::of(&["sarathi"], 1).runs.remove(0).2.header;
-    header.origin = origin;
-    let report = CapacityReport {
-        header: &header,
-        capacities,
-        objectives: &Objectives::new(vec![objective()]).expect("there is one"),
-        num_requests: 512,
-        probability: 0.5,
-        confidence: 0.95,
-        is_partial,
-    };
-    report.to_text()
-}
-
-#[test]
-fn each_policy_has_a_bracket_and_its_distance_from_the_bound() {
-    let capacities = [
-        capacity("static", Some(1.0), Some(1.08), SearchEnd::Narrow),
-        capacity("sarathi", Some(2.0), Some(2.5), SearchEnd::OutOfReplicates),
-        Capacity { not_monotone: 2, ..capacity("orca", None, Some(0.1), SearchEnd::NothingPasses) },
-        Capacity {
-            upper_bound: None,
-            ..capacity("mine", Some(8.0), None, SearchEnd::EverythingPasses)
-        },
-    ];
-    insta::assert_snapshot!(capacity_text(Origin::Simulated, false, &capacities));
-}
-
-#[test]
-fn an_interrupted_search_on_a_machine_says_partial_and_estimated() {
-    let capacities = [capacity("sarathi", None, None, SearchEnd::Interrupted)];
-    let text = capacity_text(Origin::Measured, true, &capacities);
-    assert!(text.contains("undecided"), "{text}");
-    assert!(
-        text.contains("PARTIAL: the search was interrupted; the same command goes on"),
-        "{text}"
-    );
-    assert!(text.contains("ESTIMATED: the cost model was fitted to this machine"), "{text}");
 }

@@ -1,8 +1,12 @@
-use std::path::{Path, PathBuf};
+mod archive;
+mod rehearsal;
+
+use std::path::Path;
 
 use metron_engine::RunEnd;
 use metron_lab::{
-    Calibrated, CapacitySetting, Found, LabError, Load, Replicates, Rig, SearchPlan, capacities,
+    Calibrated, CapacitySetting, Found, LabError, Load, Replicates, Rig, SearchPlan, Watch,
+    capacities,
 };
 use metron_metrics::Objectives;
 use metron_report::CapacityReport;
@@ -11,14 +15,15 @@ use metron_sim::CostFile;
 use metron_trace::{Header, Origin, RequestId, Work, WorkKind};
 use metron_workload::{Vocabulary, WorkloadSpec};
 
+use self::archive::{Archive, EXPERIMENT};
+use self::rehearsal::Rehearsal;
 use super::experiment::{Session, System, check_fits, header};
-use super::lab_failure;
+use super::{ended, lab_failure};
 use crate::args::{CapacityArgs, ExperimentArgs};
 use crate::conditions::MachineWatch;
 use crate::exit::{Failure, Kind, OrFail};
 use crate::experiment::Experiment;
 use crate::facts;
-use crate::output::OutputDir;
 use crate::prepare::{Defaulted, Prepared, draw, prepare, quick_calibration, submissions};
 use crate::print;
 use crate::progress::{Progress, StopSignal};
@@ -97,7 +102,8 @@ pub(super) fn search<R: Rig>(
     let limits = rig.limits();
     check_fits(&experiment, &draft.sample(), limits, seed)?;
     let archive = Archive::open(args.output.output.as_deref())?;
-    let mut progress = Progress::new(StopSignal::on_ctrl_c(), quiet);
+    let stop = StopSignal::on_ctrl_c();
+    let mut progress = Progress::new(stop.clone(), quiet);
     let (calibrated, cost) = match archive.calibration()? {
         Some((calibrated, cost)) if system.origin == Origin::Simulated => {
             archive.check_cost(&cost, &fit(&calibrated)?)?;
@@ -113,37 +119,24 @@ pub(super) fn search<R: Rig>(
     let prepared = prepare(experiment, draft, defaulted, registry, limits, &calibrated, &cost)?;
     archive.keep(&prepared.experiment, &calibrated, &cost)?;
     let header = header(system, &prepared, limits, &calibrated);
+    let search = Search { system, prepared: &prepared, header: &header, cost: &cost, asked };
+    let mut facts = search.facts()?;
+    let mut expected = Vec::new();
+    if system.origin == Origin::Measured {
+        progress.phase("rehearsing in virtual time");
+        let rehearsed = Rehearsal::of(&search, limits, stop, &archive.dir.0)?;
+        facts.push(facts::fact("planned", rehearsed.sentence()));
+        progress.expect_search(rehearsed.runs, rehearsed.length);
+        expected = rehearsed.expected;
+    }
+    facts.extend(facts::origin_facts(&header));
     if !quiet {
-        let facts = as_searched(facts::facts(&header, &prepared), &prepared, asked);
         progress.suspend(|| print::note(&facts::as_text(&facts)));
     }
-    let search = Search { system, prepared: &prepared, header: &header, cost: &cost, asked };
-    let found = search.run(rig, &archive.dir.0, &mut progress)?;
+    let mut machine = MachineWatch::of(system.origin, &system.executor);
+    let found = search.run(rig, &archive.dir.0, &expected, &mut (&mut progress, &mut machine))?;
     progress.finish();
-    search.report(&found, &archive, args)
-}
-
-/// The facts of a run, with what is searched in the place of the rate.
-fn as_searched(
-    mut facts: Vec<(String, String)>,
-    prepared: &Prepared,
-    asked: &CapacityArgs,
-) -> Vec<(String, String)> {
-    let requests = prepared.experiment.workload.as_ref().map_or(0, |spec| spec.num_prompts);
-    let seed = prepared.experiment.seed.unwrap_or_default();
-    for (name, sentence) in &mut facts {
-        if name == "workload" {
-            *sentence = format!(
-                "{requests} requests a run, the same at every rate with the gaps scaled; seed \
-                 {seed}"
-            );
-        }
-    }
-    let objectives = &prepared.scoring.objectives;
-    let sentence =
-        format!("the rate at which {objectives} holds with probability {}", asked.probability);
-    facts.push(("searched".to_owned(), sentence));
-    facts
+    search.report(&found, &facts, &archive, args)
 }
 
 /// A search with nothing left to derive.
@@ -162,11 +155,37 @@ impl Search<'_> {
             .or_fail(Kind::Internal)
     }
 
+    /// The facts of a run, with what is searched in the place of the rate.
+    fn facts(&self) -> Result<Vec<(String, String)>, Failure> {
+        let requests = self.spec()?.num_prompts;
+        let Self { prepared, header, asked, .. } = self;
+        let mut facts = facts::facts(header, prepared);
+        for (name, sentence) in &mut facts {
+            if name == "workload" {
+                *sentence = format!(
+                    "{requests} requests a run, the same at every rate with the gaps scaled; seed \
+                     {}",
+                    header.seed
+                );
+            }
+        }
+        let objectives = &prepared.scoring.objectives;
+        let sentence = format!(
+            "the rate at which {objectives} holds with probability {}, by at most {} replicates",
+            asked.probability,
+            self.most_replicates()
+        );
+        facts.push(facts::fact("searched", sentence));
+        Ok(facts)
+    }
+
+    /// Searches on a rig; `expected` has where the capacities are expected, by policy.
     fn run(
         &self,
         rig: &mut dyn Rig,
         output: &Path,
-        progress: &mut Progress,
+        expected: &[(String, f64)],
+        watch: &mut dyn Watch,
     ) -> Result<Found, Failure> {
         let spec = self.spec()?;
         let fits = rig.limits().longest_sequence();
@@ -191,30 +210,32 @@ impl Search<'_> {
             cost_model: self.cost,
             least: &least,
             plan: self.plan(&load, slots),
+            expected,
             classes: &self.header.classes,
             header: &|rate| self.header_at(rate),
             workload: &workload,
             output,
         };
-        let mut machine = MachineWatch::of(self.system.origin, &self.system.executor);
-        let watch = &mut (progress, &mut machine);
         capacities(rig, &setting, &self.prepared.contestants, watch).map_err(lab_failure)
     }
 
     /// Rates from one at which requests hardly meet to one at which they come all at once.
     fn plan(&self, load: &Load<'_>, slots: u32) -> SearchPlan {
         let start = load.rate_for_batch(slots);
-        let replicates = match self.prepared.replicates {
-            // A search adds replicates until they decide in any case.
-            Replicates::Exactly(count) | Replicates::UntilDecided(count) => count,
-            Replicates::Within(_) => 1,
-        };
         SearchPlan {
             probability: self.asked.probability,
             confidence: CONFIDENCE,
-            replicates,
+            replicates: self.most_replicates(),
             start,
             range: [load.rate_for_batch(1) / 10.0, 100.0 * start],
+        }
+    }
+
+    fn most_replicates(&self) -> u32 {
+        match self.prepared.replicates {
+            // A search adds replicates until they decide in any case.
+            Replicates::Exactly(count) | Replicates::UntilDecided(count) => count,
+            Replicates::Within(_) => 1,
         }
     }
 
@@ -231,13 +252,16 @@ impl Search<'_> {
     fn report(
         &self,
         found: &Found,
+        facts: &[(String, String)],
         archive: &Archive,
         args: &ExperimentArgs,
     ) -> Result<(), Failure> {
         let is_partial = found.end == RunEnd::Stopped;
         let report = CapacityReport {
             header: self.header,
+            facts,
             capacities: &found.capacities,
+            doubts: &found.doubts,
             objectives: &self.prepared.scoring.objectives,
             num_requests: self.spec()?.num_prompts,
             probability: self.asked.probability,
@@ -245,23 +269,21 @@ impl Search<'_> {
             is_partial,
         };
         let json = report.to_json().or_fail(Kind::Internal)?;
-        let path = archive.dir.write("capacity.json", &json)?;
+        archive.dir.write("capacity.json", &json)?;
+        let html = report.to_html().or_fail(Kind::Internal)?;
+        let html = archive.dir.write("report.html", &html)?;
         print::result(if args.output.json { json } else { report.to_text() }.as_str());
         if !args.output.quiet && !args.output.json {
             print::note(&format!(
-                "{} runs made, {} saved ones scored again. Written to {}; the same command with \
-                 -o {} and other objectives runs only what is missing",
+                "{} runs made, {} saved ones scored again. Written to {dir}: open {}; the same \
+                 command with -o {dir} and other objectives runs only what is missing",
                 found.runs,
                 found.saved,
-                path.display(),
-                archive.dir.0.display()
+                html.display(),
+                dir = archive.dir.0.display()
             ));
         }
-        if is_partial {
-            let error = anyhow::anyhow!("interrupted; what was found is reported and saved");
-            return Err(Failure { kind: Kind::Interrupted, error });
-        }
-        Ok(())
+        ended(found.end, found.failure.as_ref())
     }
 }
 
@@ -273,106 +295,4 @@ fn mix(lengths: &[(u32, u32)]) -> [Work; 2] {
         work(sum(|(prompt, _)| *prompt), WorkKind::Prefill),
         work(sum(|(_, output)| output.saturating_sub(1)), WorkKind::Decode),
     ]
-}
-
-/// Files of a search's directory.
-const EXPERIMENT: &str = "experiment.toml";
-const CALIBRATION: &str = "calibration.json";
-const COST: &str = "cost.toml";
-
-/// The directory of a search: what it was asked, what it measured before, and its runs.
-struct Archive {
-    dir: OutputDir,
-    goes_on: bool,
-}
-
-impl Archive {
-    /// Opens the directory of a search that goes on, or makes a new one.
-    fn open(asked: Option<&Path>) -> Result<Self, Failure> {
-        match asked.filter(|dir| dir.join(EXPERIMENT).exists() && dir.join(COST).exists()) {
-            Some(dir) => Ok(Self { dir: OutputDir(dir.to_owned()), goes_on: true }),
-            None => Ok(Self { dir: OutputDir::create(asked, "capacity")?, goes_on: false }),
-        }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.0.join(name)
-    }
-
-    /// What was measured when the search began: measured again it would be a little different, and
-    /// with it the deadlines.
-    fn calibration(&self) -> Result<Option<(Calibrated, CostFile)>, Failure> {
-        if !self.goes_on {
-            return Ok(None);
-        }
-        let path = self.path(CALIBRATION);
-        let text = std::fs::read_to_string(&path)
-            .map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))
-            .or_fail(Kind::Input)?;
-        let calibration = serde_json::from_str(&text)
-            .map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))
-            .or_fail(Kind::Input)?;
-        let cost = CostFile::read(&self.path(COST)).or_fail(Kind::Input)?;
-        Ok(Some((Calibrated { calibration, steps: Vec::new() }, cost)))
-    }
-
-    /// Writes down what is asked, before anything runs. A search that goes on may ask for other
-    /// objectives, policies and more replicates; with anything else its runs would not be its own.
-    fn keep(
-        &self,
-        experiment: &Experiment,
-        calibrated: &Calibrated,
-        cost: &CostFile,
-    ) -> Result<(), Failure> {
-        let text = toml::to_string_pretty(experiment).or_fail(Kind::Internal)?;
-        if self.goes_on {
-            let saved = std::fs::read_to_string(self.path(EXPERIMENT)).or_fail(Kind::Input)?;
-            let saved: Experiment = toml::from_str(&saved).or_fail(Kind::Input)?;
-            self.check_same(&saved, experiment)?;
-        } else {
-            let calibration =
-                serde_json::to_string_pretty(&calibrated.calibration).or_fail(Kind::Internal)?;
-            self.dir.write(CALIBRATION, &calibration)?;
-            self.dir.write(COST, &toml::to_string_pretty(cost).or_fail(Kind::Internal)?)?;
-        }
-        self.dir.write(EXPERIMENT, &text).map(|_| ())
-    }
-
-    /// A virtual machine whose costs have changed is another one.
-    fn check_cost(&self, saved: &CostFile, current: &CostFile) -> Result<(), Failure> {
-        if saved == current {
-            return Ok(());
-        }
-        let error = anyhow::anyhow!(
-            "the cost model is another than that of the runs in {}; name another directory",
-            self.dir.0.display()
-        );
-        Err(Failure { kind: Kind::Usage, error })
-    }
-
-    fn check_same(&self, saved: &Experiment, asked: &Experiment) -> Result<(), Failure> {
-        let lines = |experiment: &Experiment| {
-            let mut fixed = experiment.clone();
-            fixed.replicates = None;
-            fixed.scoring.objectives = Objectives::default();
-            fixed.schedulers.clear();
-            toml::to_string_pretty(&fixed).or_fail(Kind::Internal)
-        };
-        let (saved, asked) = (lines(saved)?, lines(asked)?);
-        if saved == asked {
-            return Ok(());
-        }
-        let missing = |from: &str, to: &str| {
-            let line = from.lines().find(|line| !to.lines().any(|other| other == *line));
-            line.unwrap_or("nothing").to_owned()
-        };
-        let error = anyhow::anyhow!(
-            "{} has the runs of another search: `{}` there, `{}` here; only objectives, \
-             schedulers and replicates may change, so name another directory",
-            self.dir.0.display(),
-            missing(&saved, &asked),
-            missing(&asked, &saved)
-        );
-        Err(Failure { kind: Kind::Usage, error })
-    }
 }

@@ -11,7 +11,7 @@ pub(crate) mod list;
 pub(crate) mod profile;
 pub(crate) mod score;
 
-use metron_engine::EngineError;
+use metron_engine::{EngineError, RunEnd};
 use metron_lab::{FailedRun, LabError};
 
 use crate::exit::{Failure, Kind};
@@ -34,9 +34,13 @@ fn kind_of(error: &LabError) -> Kind {
     }
 }
 
-/// The failure of an experiment of which other runs stand.
-pub(crate) fn failed_run(failed: &FailedRun) -> Failure {
-    let kind = kind_of(&failed.cause);
-    let said = format!("{failed}; what was measured before it is reported and saved");
-    Failure { kind, error: anyhow::anyhow!(said) }
+/// How an experiment ended whose runs have been reported and saved, as far as they went.
+pub(crate) fn ended(end: RunEnd, failure: Option<&FailedRun>) -> Result<(), Failure> {
+    let (kind, what) = match (end, failure) {
+        (_, Some(failed)) => (kind_of(&failed.cause), failed.to_string()),
+        (RunEnd::Stopped, None) => (Kind::Interrupted, "interrupted".to_owned()),
+        (RunEnd::Complete, None) => return Ok(()),
+    };
+    let error = anyhow::anyhow!("{what}; what was measured is reported and saved");
+    Err(Failure { kind, error })
 }

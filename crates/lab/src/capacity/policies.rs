@@ -1,15 +1,16 @@
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::time::Duration;
 
 use metron_engine::{CostModel, RunEnd};
-use metron_metrics::{Capacity, Objective, Probed, Scoring, judge_objectives, reached_by};
-use metron_trace::{Header, StoreError, Trace, TraceReader};
+use metron_metrics::{Capacity, Objective, Probed, RaisedDoubt, Scoring, reached_by};
+use metron_trace::Header;
 
+use super::bench::{Bench, Cut, PolicyProbe};
 use super::bound::greatest_rate;
-use super::search::{CapacitySearch, Probe, SearchPlan};
-use crate::LabError;
+use super::search::{CapacitySearch, SearchPlan};
+use crate::error::{FailedRun, LabError};
 use crate::rig::Rig;
-use crate::run::{Contestant, Requests, Setting, Watch, measure, trace_name};
+use crate::run::{Contestant, Requests, Watch};
 
 /// What all searches share.
 pub struct CapacitySetting<'a> {
@@ -21,6 +22,9 @@ pub struct CapacitySetting<'a> {
     pub least: &'a dyn CostModel,
     /// What is looked for. Its start is lowered to the bound.
     pub plan: SearchPlan,
+    /// Where the capacity of each policy is expected, by name, if anything is: its search begins
+    /// there.
+    pub expected: &'a [(String, f64)],
     /// Names of the workload's classes.
     pub classes: &'a [String],
     /// The header of the traces at a rate.
@@ -38,63 +42,85 @@ impl std::fmt::Debug for CapacitySetting<'_> {
 }
 
 /// What came of the searches.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug)]
 pub struct Found {
     /// A capacity for each policy.
     pub capacities: Vec<Capacity>,
+    /// The doubts that the runs give cause for.
+    pub doubts: Vec<RaisedDoubt>,
     /// Whether they were cut short.
     pub end: RunEnd,
+    /// The run that failed and cut them short, if one did.
+    pub failure: Option<FailedRun>,
     /// Runs that were made.
     pub runs: u32,
     /// Runs that were there already, and were scored again.
     pub saved: u32,
+    /// How long all these runs were together, by their own clock.
+    pub length: Duration,
 }
 
-/// Searches the capacity of every policy, look by look with the policies one after the other. Every run is saved under `output` before it counts, and one that is there already is
-/// scored again and not repeated: so a search goes on after a kill, and under other objectives.
+/// Searches the capacity of every policy, look by look with the policies one after the other. Every
+/// run is saved under `output` before it counts, and one that is there already is scored again and
+/// not repeated: so a search goes on after a kill, and under other objectives. A run that fails
+/// ends the searches, but not what others have found.
+///
+/// # Errors
+/// If a run fails before any has told anything.
 pub fn capacities(
     rig: &mut dyn Rig,
     setting: &CapacitySetting<'_>,
     contestants: &[Contestant],
     watch: &mut dyn Watch,
 ) -> Result<Found, LabError> {
-    let running = setting.output.join(RUNNING);
-    // What a killed search left half-done.
-    if running.exists() {
-        fs::remove_dir_all(&running).map_err(|error| StoreError::io(&running, &error))?;
-    }
     let mut bounds = Bounds { setting, of_replicates: Vec::new() };
-    let plan = SearchPlan { start: bounds.start()?, ..setting.plan };
+    let start = bounds.start()?;
     let mut searches: Vec<Searching<'_>> =
-        contestants.iter().map(|contestant| Searching::new(contestant, plan)).collect();
-    let mut bench = Bench { rig, setting, watch, runs: 0, saved: 0 };
-    let mut end = RunEnd::Complete;
-    'searching: while searches.iter().any(|own| own.search.wants_another()) {
-        for own in searches.iter_mut().filter(|own| own.search.wants_another()) {
-            match own.look(&mut bench) {
-                Err(LabError::Interrupted) => {
-                    end = RunEnd::Stopped;
-                    break 'searching;
-                }
-                other => other?,
-            }
-        }
-    }
-    let (runs, saved) = (bench.runs, bench.saved);
+        contestants.iter().map(|own| Searching::new(own, setting.plan_of(own, start))).collect();
+    let mut bench = Bench::new(rig, setting, watch)?;
+    let searched = search_all(&mut searches, &mut bench);
+    let has_told = searches.iter().any(|own| !own.probed.is_empty());
+    let (end, failure) = match searched {
+        Ok(()) => (RunEnd::Complete, None),
+        Err(Cut::Interrupted) => (RunEnd::Stopped, None),
+        Err(Cut::Failed(run)) if has_told => (RunEnd::Stopped, Some(*run)),
+        Err(Cut::Failed(run)) => return Err(run.cause),
+    };
     let capacities = searches
         .into_iter()
         .map(|own| {
-            let bound = bounds.of_first(own.search.replicates())?;
+            let bound = bounds.of_first(own.replicates())?;
             Ok(own.capacity(bound))
         })
         .collect::<Result<_, LabError>>()?;
-    Ok(Found { capacities, end, runs, saved })
+    Ok(Found {
+        capacities,
+        doubts: bench.doubts.of_runs_alone(setting.scoring),
+        end,
+        failure,
+        runs: bench.runs,
+        saved: bench.saved,
+        length: bench.length,
+    })
 }
 
-/// Where a run's trace is while it goes on.
-const RUNNING: &str = "running";
-/// Where traces are that are whole, by rate.
-const PROBES: &str = "probes";
+/// Takes the policies' looks in turn until every search has ended.
+fn search_all(searches: &mut [Searching<'_>], bench: &mut Bench<'_>) -> Result<(), Cut> {
+    while searches.iter().any(|own| own.search.wants_another()) {
+        for own in searches.iter_mut().filter(|own| own.search.wants_another()) {
+            own.look(bench)?;
+        }
+    }
+    Ok(())
+}
+
+impl CapacitySetting<'_> {
+    /// The plan of a policy's search, which begins at `start` unless more is known.
+    fn plan_of(&self, contestant: &Contestant, start: f64) -> SearchPlan {
+        let own = self.expected.iter().find(|(policy, _)| *policy == contestant.info.label);
+        SearchPlan { start: own.map_or(start, |(_, expected)| *expected), ..self.plan }
+    }
+}
 
 /// The bound of each replicate's requests.
 struct Bounds<'a> {
@@ -136,10 +162,16 @@ impl<'a> Searching<'a> {
         Self { contestant, search: CapacitySearch::new(plan), probed: Vec::new() }
     }
 
-    fn look(&mut self, bench: &mut Bench<'_>) -> Result<(), LabError> {
+    fn look(&mut self, bench: &mut Bench<'_>) -> Result<(), Cut> {
         let mut probe =
             PolicyProbe { bench, contestant: self.contestant, probed: &mut self.probed };
         self.search.look(&mut probe)
+    }
+
+    /// Replicates that it has asked anything of, also in a look that was cut short.
+    fn replicates(&self) -> u32 {
+        let asked = self.probed.iter().map(|probed| probed.replicate + 1).max();
+        asked.unwrap_or(0).max(self.search.replicates())
     }
 
     fn capacity(self, upper_bound: Option<f64>) -> Capacity {
@@ -173,89 +205,4 @@ fn binding(probes: &[Probed]) -> Option<Objective> {
     let all = first_failures.iter().flat_map(|probe| &probe.missed);
     // The first of equals, as the objectives stand.
     all.rev().max_by_key(count).cloned()
-}
-
-/// What runs are made with.
-struct Bench<'a> {
-    rig: &'a mut dyn Rig,
-    setting: &'a CapacitySetting<'a>,
-    watch: &'a mut dyn Watch,
-    runs: u32,
-    saved: u32,
-}
-
-impl Bench<'_> {
-    /// The trace of a run: the saved one if there is one, else that of a run now.
-    fn trace(
-        &mut self,
-        contestant: &Contestant,
-        rate: f64,
-        replicate: u32,
-    ) -> Result<Trace, LabError> {
-        let saved = self.place(contestant, rate, replicate);
-        if saved.exists() {
-            let (trace, missing) = TraceReader::read(&saved)?;
-            if missing.is_empty() {
-                self.saved += 1;
-                return Ok(trace);
-            }
-            fs::remove_dir_all(&saved).map_err(|error| StoreError::io(&saved, &error))?;
-        }
-        let header = (self.setting.header)(rate);
-        let output = self.setting.output.join(RUNNING);
-        let setting = Setting {
-            header: &header,
-            cost_model: Some(self.setting.cost_model),
-            max_concurrency: None,
-            output: &output,
-        };
-        let requests = (self.setting.workload)(rate, replicate)?;
-        let run = measure(self.rig, &setting, contestant, replicate, requests, self.watch)?;
-        if run.end == RunEnd::Stopped {
-            return Err(LabError::Interrupted);
-        }
-        // A trace is in its place only when it is whole.
-        let parent = saved.parent().unwrap_or(&saved);
-        fs::create_dir_all(parent)
-            .and_then(|()| fs::rename(&run.dir, &saved))
-            .and_then(|()| fs::remove_dir(&output))
-            .map_err(|error| StoreError::io(&saved, &error))?;
-        self.runs += 1;
-        Ok(run.trace)
-    }
-
-    fn place(&self, contestant: &Contestant, rate: f64, replicate: u32) -> PathBuf {
-        let at_rate = self.setting.output.join(PROBES).join(format!("rate-{rate}"));
-        at_rate.join(trace_name(&contestant.info.label, replicate))
-    }
-}
-
-/// Runs of one policy, as its search asks for them.
-struct PolicyProbe<'a, 'b> {
-    bench: &'a mut Bench<'b>,
-    contestant: &'a Contestant,
-    probed: &'a mut Vec<Probed>,
-}
-
-impl Probe for PolicyProbe<'_, '_> {
-    type Error = LabError;
-
-    fn passes(&mut self, rate: f64, replicate: u32) -> Result<bool, LabError> {
-        let trace = self.bench.trace(self.contestant, rate, replicate)?;
-        let mut missed = Vec::new();
-        for judged in judge_objectives(&[&trace], self.bench.setting.scoring) {
-            match judged.is_met() {
-                Some(true) => {}
-                Some(false) => missed.push(judged.objective),
-                None => return Err(LabError::NothingToJudge { objective: judged.objective }),
-            }
-        }
-        let passes = missed.is_empty();
-        self.probed.push(Probed { rate, replicate, missed });
-        Ok(passes)
-    }
-
-    fn is_saved(&self, rate: f64) -> bool {
-        self.bench.place(self.contestant, rate, 0).exists()
-    }
 }

@@ -12,7 +12,10 @@ use metron_trace::Trace;
 use serde::{Deserialize, Serialize};
 
 use crate::comparison::RunOf;
+use crate::objective::Bounded;
 use crate::summary::Scoring;
+
+use repeated::Digest;
 
 pub use machine::doubts_of_conditions;
 pub use repeated::requests_for;
@@ -147,6 +150,11 @@ impl Doubt {
         )
     }
 
+    /// Whether it is about predicted deadlines, which matter only where they are asked for.
+    fn is_about_deadlines(&self) -> bool {
+        matches!(self, Self::CalibrationResiduals { .. } | Self::Extrapolated { .. })
+    }
+
     /// How bad it is, among doubts of its kind.
     fn weight(&self) -> f64 {
         let change = |before: u32, after: u32| f64::from(before.abs_diff(after));
@@ -188,31 +196,85 @@ const TREND_RUNS: usize = 4;
 
 /// Every doubt that these runs give cause for, each kind once; `runs` in any order.
 pub fn doubts(runs: &[RunOf<'_>], scoring: &Scoring) -> Vec<RaisedDoubt> {
-    let mut raised: Vec<RaisedDoubt> = Vec::new();
-    for find in OF_A_RUN {
-        for run in runs {
+    let mut gathered = GatheredDoubts::default();
+    for run in runs {
+        gathered.add(run, scoring);
+    }
+    gathered.of_runs_together(scoring)
+}
+
+/// Doubts gathered run by run, for those who can't hold all traces at a time.
+#[derive(Debug, Clone, Default)]
+pub struct GatheredDoubts {
+    /// Those of single runs, in the order of what is looked for.
+    of_a_run: [Vec<RaisedDoubt>; OF_A_RUN.len()],
+    runs: Vec<Digest>,
+}
+
+impl GatheredDoubts {
+    /// Takes a run in.
+    pub fn add(&mut self, run: &RunOf<'_>, scoring: &Scoring) {
+        self.take(run, scoring, false);
+    }
+
+    /// Takes a run in that was meant to be more than its policy can do: that its requests become
+    /// more and more is no reason for doubt.
+    pub fn add_overloaded(&mut self, run: &RunOf<'_>, scoring: &Scoring) {
+        self.take(run, scoring, true);
+    }
+
+    fn take(&mut self, run: &RunOf<'_>, scoring: &Scoring, may_grow: bool) {
+        for (find, raised) in OF_A_RUN.iter().zip(&mut self.of_a_run) {
             for doubt in find(run.trace, scoring) {
-                raise(&mut raised, doubt, run.policy);
+                if !(may_grow && matches!(doubt, Doubt::NotStationary { .. })) {
+                    raise(raised, doubt, run.policy);
+                }
             }
         }
+        self.runs.push(Digest::of(run, may_grow));
     }
-    raised.retain(|raised| !is_chance(raised, runs));
-    let of_all = [
-        repeated::too_few_requests(runs, scoring),
-        repeated::first_replicate_slower(runs),
-        repeated::calibration_residuals(runs, scoring),
-    ];
-    let whole = |doubt| RaisedDoubt { doubt, policies: Vec::new(), runs: runs.len(), of: 0 };
-    raised.extend(of_all.into_iter().flatten().map(whole));
-    for raised in &mut raised {
-        raised.of = runs.len();
+
+    /// Every doubt there is cause for, each kind once, where a policy's runs are summarised
+    /// together.
+    pub fn of_runs_together(self, scoring: &Scoring) -> Vec<RaisedDoubt> {
+        let of_all = [
+            repeated::too_few_requests(&self.runs, scoring),
+            repeated::first_replicate_slower(&self.runs),
+            repeated::calibration_residuals(&self.runs, scoring),
+        ];
+        self.raised(of_all.into_iter().flatten())
     }
-    raised
+
+    /// The same where each run is judged by its objectives alone, and replicates run under
+    /// different loads, so that one can't be called slower than another.
+    pub fn of_runs_alone(self, scoring: &Scoring) -> Vec<RaisedDoubt> {
+        let of_all = [
+            repeated::too_few_requests_of_a_run(&self.runs, scoring),
+            repeated::calibration_residuals(&self.runs, scoring),
+        ];
+        let mut raised = self.raised(of_all.into_iter().flatten());
+        let mut objectives = scoring.objectives.iter();
+        if !objectives.any(|objective| objective.metric == Bounded::FluidityIndex) {
+            raised.retain(|raised| !raised.doubt.is_about_deadlines());
+        }
+        raised
+    }
+
+    fn raised(self, of_all: impl Iterator<Item = Doubt>) -> Vec<RaisedDoubt> {
+        let runs = self.runs;
+        let of_a_run = self.of_a_run.into_iter().flatten().filter(|one| !is_chance(one, &runs));
+        let whole = |doubt| RaisedDoubt { doubt, policies: Vec::new(), runs: runs.len(), of: 0 };
+        let mut raised: Vec<RaisedDoubt> = of_a_run.chain(of_all.map(whole)).collect();
+        for raised in &mut raised {
+            raised.of = runs.len();
+        }
+        raised
+    }
 }
 
 /// Whether so few runs have a trend that chance alone would do it.
-fn is_chance(raised: &RaisedDoubt, runs: &[RunOf<'_>]) -> bool {
-    let is_own = |run: &&RunOf<'_>| raised.policies.iter().any(|policy| policy == run.policy);
+fn is_chance(raised: &RaisedDoubt, runs: &[Digest]) -> bool {
+    let is_own = |run: &&Digest| raised.policies.contains(&run.policy) && !run.may_grow;
     let own = runs.iter().filter(is_own).count();
     matches!(raised.doubt, Doubt::NotStationary { .. }) && raised.runs * TREND_RUNS <= own
 }

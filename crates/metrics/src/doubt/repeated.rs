@@ -1,4 +1,4 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use metron_trace::{EndStatus, Request, RequestId, Trace};
 
@@ -29,65 +29,106 @@ pub fn requests_for(share: f64) -> Option<usize> {
     Some(enough)
 }
 
-/// The percentile that lacks most: of the fluid token rate, and of objectives on requests, whose
-/// class may be a few of them. The gaps of a few requests are many, so those on TBT are left out.
-pub(super) fn too_few_requests(runs: &[RunOf<'_>], scoring: &Scoring) -> Option<Doubt> {
+/// What is kept of a run, for the doubts about several.
+#[derive(Debug, Clone)]
+pub(super) struct Digest {
+    pub(super) policy: String,
+    replicate: u32,
+    /// Whether it may have a trend.
+    pub(super) may_grow: bool,
+    /// Requests that were sent.
+    sent: usize,
+    /// Those of each class that has a name.
+    sent_of: BTreeMap<String, usize>,
+    has_deadlines: bool,
+    /// Root mean square of the calibration's relative residuals.
+    residual: Option<f64>,
+    slowness: Option<f64>,
+}
+
+impl Digest {
+    pub(super) fn of(run: &RunOf<'_>, may_grow: bool) -> Self {
+        let trace = run.trace;
+        let calibration = trace.header.calibration.as_ref();
+        let sent = sent(trace);
+        let mut sent_of = BTreeMap::new();
+        for class in sent.iter().filter_map(|r| trace.header.classes.get(r.class as usize)) {
+            *sent_of.entry(class.clone()).or_default() += 1;
+        }
+        Self {
+            policy: run.policy.to_owned(),
+            replicate: run.replicate,
+            may_grow,
+            sent: sent.len(),
+            sent_of,
+            has_deadlines: trace.requests.iter().any(|request| request.deadlines.is_some()),
+            residual: calibration.map(|calibration| calibration.prefill.relative_residual),
+            slowness: slowness(trace),
+        }
+    }
+
+    /// Requests that were sent: all, or those of a class.
+    fn sent(&self, class: Option<&str>) -> usize {
+        class.map_or(self.sent, |class| self.sent_of.get(class).copied().unwrap_or(0))
+    }
+}
+
+/// The percentile that lacks most: of the fluid token rate, and of objectives on requests; a policy's
+/// runs together.
+pub(super) fn too_few_requests(runs: &[Digest], scoring: &Scoring) -> Option<Doubt> {
+    let knows = !scoring.deadlines.needs_recorded() || runs.iter().any(|run| run.has_deadlines);
+    let fluid = knows.then_some((scoring.rate_target.share, None));
+    let of_policy = |policy: &str, class| {
+        let own = runs.iter().filter(|run| run.policy == policy);
+        own.map(|run| run.sent(class)).sum::<usize>()
+    };
+    let fewest = |class| runs.iter().map(|run| of_policy(&run.policy, class)).min();
+    too_few(fewest, asked(scoring).chain(fluid))
+}
+
+/// The same of objectives alone, where each run is judged by itself.
+pub(super) fn too_few_requests_of_a_run(runs: &[Digest], scoring: &Scoring) -> Option<Doubt> {
+    too_few(|class| runs.iter().map(|run| run.sent(class)).min(), asked(scoring))
+}
+
+/// The shares that objectives ask of requests, and of which class. The gaps of a few requests are
+/// many, so those on TBT are left out.
+fn asked(scoring: &Scoring) -> impl Iterator<Item = (f64, Option<&str>)> {
     let on_requests = scoring.objectives.iter().filter(|one| one.metric != Bounded::Tbt);
-    let asked = on_requests.map(|objective| (objective.share, objective.class.as_deref()));
-    let fluid = has_deadlines(runs, scoring).then_some((scoring.rate_target.share, None));
+    on_requests.map(|objective| (objective.share, objective.class.as_deref()))
+}
+
+fn too_few<'a>(
+    fewest: impl Fn(Option<&'a str>) -> Option<usize>,
+    asked: impl Iterator<Item = (f64, Option<&'a str>)>,
+) -> Option<Doubt> {
     asked
-        .chain(fluid)
         .filter_map(|(share, class)| {
-            let (have, need) = (fewest_of_a_policy(runs, class)?, requests_for(share)?);
+            let (have, need) = (fewest(class)?, requests_for(share)?);
             (have < need).then_some((share, have, need))
         })
         .max_by_key(|(_, have, need)| need - have)
         .map(|(share, have, need)| Doubt::TooFewRequests { share, have, need })
 }
 
-/// Requests, or those of a class, of the policy that has the fewest.
-fn fewest_of_a_policy(runs: &[RunOf<'_>], class: Option<&str>) -> Option<usize> {
-    let of_policy = |policy: &str| {
-        let own = runs.iter().filter(|run| run.policy == policy);
-        own.map(|run| num_sent(run.trace, class)).sum::<usize>()
-    };
-    runs.iter().map(|run| of_policy(run.policy)).min()
-}
-
-fn has_deadlines(runs: &[RunOf<'_>], scoring: &Scoring) -> bool {
-    let recorded = |trace: &Trace| trace.requests.iter().any(|request| request.deadlines.is_some());
-    !scoring.deadlines.needs_recorded() || runs.iter().any(|run| recorded(run.trace))
-}
-
-fn num_sent(trace: &Trace, class: Option<&str>) -> usize {
-    let unsent: BTreeSet<RequestId> = trace
-        .ends
-        .iter()
-        .filter(|end| end.status == EndStatus::Unsent)
-        .map(|end| end.request)
-        .collect();
-    let is_of_class = |request: &Request| {
-        let own = trace.header.classes.get(request.class as usize);
-        class.is_none() || class == own.map(String::as_str)
-    };
-    let sent = trace.requests.iter().filter(|request| !unsent.contains(&request.id));
-    sent.filter(|request| is_of_class(request)).count()
+fn sent(trace: &Trace) -> Vec<&Request> {
+    let unsent = trace.ends.iter().filter(|end| end.status == EndStatus::Unsent);
+    let unsent: BTreeSet<RequestId> = unsent.map(|end| end.request).collect();
+    trace.requests.iter().filter(|request| !unsent.contains(&request.id)).collect()
 }
 
 /// The curve from which deadlines are predicted, against what was measured.
-pub(super) fn calibration_residuals(runs: &[RunOf<'_>], scoring: &Scoring) -> Option<Doubt> {
+pub(super) fn calibration_residuals(runs: &[Digest], scoring: &Scoring) -> Option<Doubt> {
     if !scoring.needs_curve() {
         return None;
     }
-    let of_run =
-        |run: &RunOf<'_>| Some(run.trace.header.calibration.as_ref()?.prefill.relative_residual);
-    let residual = runs.iter().filter_map(of_run).max_by(f64::total_cmp)?;
+    let residual = runs.iter().filter_map(|run| run.residual).max_by(f64::total_cmp)?;
     (residual > MOST_RESIDUAL).then_some(Doubt::CalibrationResiduals { residual })
 }
 
 /// The first replicate against the others, where it is the slowest of every policy.
-pub(super) fn first_replicate_slower(runs: &[RunOf<'_>]) -> Option<Doubt> {
-    let mut policies: Vec<&str> = runs.iter().map(|run| run.policy).collect();
+pub(super) fn first_replicate_slower(runs: &[Digest]) -> Option<Doubt> {
+    let mut policies: Vec<&str> = runs.iter().map(|run| run.policy.as_str()).collect();
     policies.sort_unstable();
     policies.dedup();
     let excesses: Vec<f64> = policies
@@ -101,11 +142,11 @@ pub(super) fn first_replicate_slower(runs: &[RunOf<'_>]) -> Option<Doubt> {
 
 /// By what share a policy's first replicate is slower than the mean of its others; not above 0 if
 /// another is slower still. `None` of a single replicate, and without predictions.
-fn first_excess<'a>(runs: impl Iterator<Item = &'a RunOf<'a>>) -> Option<f64> {
+fn first_excess<'a>(runs: impl Iterator<Item = &'a Digest>) -> Option<f64> {
     let mut first = None;
     let mut others = Vec::new();
     for run in runs {
-        let slowness = slowness(run.trace)?;
+        let slowness = run.slowness?;
         if run.replicate == 0 { first = Some(slowness) } else { others.push(slowness) }
     }
     let first = first?;

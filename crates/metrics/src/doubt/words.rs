@@ -36,7 +36,7 @@ impl Doubt {
             ),
             Self::TooFewRequests { share, have, need } => format!(
                 "too few requests: a figure for {} % of requests takes at least {need} of them, and \
-                 a policy has {have}",
+                 has {have}",
                 percent(share)
             ),
             Self::ClockResolution { tick_s, step_s } => format!(
@@ -88,9 +88,12 @@ impl Doubt {
             }
             Self::NoWarmUp { .. } => "Leave the first requests out, or run again.",
             Self::NotStationary { .. } => {
-                "Latencies are this run length's only: lower --request-rate, or ask metron capacity."
+                "Latencies are this run length's only: lower --request-rate, or ask metron capacity, \
+                 with runs long enough (--num-prompts)."
             }
-            Self::TooFewRequests { .. } => "Raise --num-prompts or --replicates.",
+            Self::TooFewRequests { .. } => {
+                "Raise --num-prompts, or --replicates (not for a capacity, which judges each run alone)."
+            }
             Self::ClockResolution { .. } => "Use a machine whose clock source is tsc or its like.",
             Self::ObserverCost { .. } => {
                 "Ask metron doctor --overhead what recording costs; steps so short need a larger model."

@@ -146,7 +146,7 @@ fn several_objectives_hold_if_each_does() {
     let of_all = |texts: &[&str]| ObjectiveVerdict::of_all(&judged(&[&run], texts));
     assert_eq!(of_all(&["ttft <= 5 ms for 99%", "e2el <= 5 ms for 90%"]), ObjectiveVerdict::Pass);
     assert_eq!(
-        of_all(&["ttft <= 5 ms for 99%", "e2el <= 5 ms for 99.9%"]),
+        of_all(&["ttft <= 5 ms for 99%", "e2el <= 6 ms for 99.9%"]),
         ObjectiveVerdict::Undecided
     );
     assert_eq!(of_all(&["ttft <= 4 ms for 99%", "e2el <= 5 ms for 99.9%"]), ObjectiveVerdict::Fail);

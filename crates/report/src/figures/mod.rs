@@ -1,6 +1,7 @@
 //! The figures, as SVG that follows the page's colours.
 
 mod blame;
+mod capacity;
 mod cdf;
 mod roofline;
 mod stream;
@@ -8,6 +9,7 @@ mod theme;
 mod timeline;
 
 pub(crate) use blame::{blame_figure, blame_keys};
+pub(crate) use capacity::{bracket_figure, bracket_keys, probe_figures, probe_keys};
 pub(crate) use cdf::cdfs;
 pub(crate) use roofline::rooflines;
 pub(crate) use stream::{Streams, stream_keys, streams};

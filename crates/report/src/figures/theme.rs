@@ -21,6 +21,7 @@ impl Colour {
     pub(crate) const DECODE: Self = Self::new("#010005", "var(--decode)");
     pub(crate) const PREFILL: Self = Self::new("#010006", "var(--prefill)");
     pub(crate) const RECOMPUTE: Self = Self::new("#010007", "var(--recompute)");
+    pub(crate) const GOOD: Self = Self::new("#010008", "var(--best)");
     /// The causes of missed deadlines, in their order; what is work of a kind has the kind's colour.
     const CAUSES: [Self; Cause::ALL.len()] = [
         Self::new("#030001", "var(--queue)"),
@@ -51,6 +52,7 @@ impl Colour {
             Self::DECODE,
             Self::PREFILL,
             Self::RECOMPUTE,
+            Self::GOOD,
         ],
         &Self::CAUSES,
         &Self::POLICIES,

@@ -6,7 +6,7 @@ use metron_report::{Report, Style};
 use metron_trace::Header;
 
 use crate::args::ExperimentArgs;
-use crate::commands::failed_run;
+use crate::commands::ended;
 use crate::exit::{Failure, Kind, OrFail};
 use crate::experiment::{Experiment, absolute};
 use crate::output::OutputDir;
@@ -90,19 +90,15 @@ fn end(
     runs: usize,
     output: &OutputDir,
 ) -> Result<(), Failure> {
-    let Some(failed) = failure else {
+    if failure.is_none() {
         written?;
-        if end == RunEnd::Stopped {
-            let error = anyhow::anyhow!("interrupted; what was measured is reported and saved");
-            return Err(Failure { kind: Kind::Interrupted, error });
-        }
-        return Ok(());
-    };
+        return ended(end, None);
+    }
     if let Err(failure) = written {
         print::note(&format!("the report could not be saved: {failure}"));
     }
     let dir = output.0.display();
     let kept = if runs == 1 { "the run".to_owned() } else { format!("the {runs} runs") };
     print::note(&format!("{kept} before the failure stay in {dir}: metron score {dir} reads them"));
-    Err(failed_run(failed))
+    ended(end, failure)
 }

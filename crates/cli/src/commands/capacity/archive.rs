@@ -1,0 +1,110 @@
+use std::path::{Path, PathBuf};
+
+use metron_lab::Calibrated;
+use metron_metrics::Objectives;
+use metron_sim::CostFile;
+
+use crate::exit::{Failure, Kind, OrFail};
+use crate::experiment::Experiment;
+use crate::output::OutputDir;
+
+/// Files of a search's directory.
+pub(super) const EXPERIMENT: &str = "experiment.toml";
+const CALIBRATION: &str = "calibration.json";
+const COST: &str = "cost.toml";
+
+/// The directory of a search: what it was asked, what it measured before, and its runs.
+pub(super) struct Archive {
+    pub(super) dir: OutputDir,
+    goes_on: bool,
+}
+
+impl Archive {
+    /// Opens the directory of a search that goes on, or makes a new one.
+    pub(super) fn open(asked: Option<&Path>) -> Result<Self, Failure> {
+        match asked.filter(|dir| dir.join(EXPERIMENT).exists() && dir.join(COST).exists()) {
+            Some(dir) => Ok(Self { dir: OutputDir(dir.to_owned()), goes_on: true }),
+            None => Ok(Self { dir: OutputDir::create(asked, "capacity")?, goes_on: false }),
+        }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.0.join(name)
+    }
+
+    /// What was measured when the search began: measured again it would be a little different, and
+    /// with it the deadlines and the policies' options.
+    pub(super) fn calibration(&self) -> Result<Option<(Calibrated, CostFile)>, Failure> {
+        if !self.goes_on {
+            return Ok(None);
+        }
+        let path = self.path(CALIBRATION);
+        let text = std::fs::read_to_string(&path)
+            .map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))
+            .or_fail(Kind::Input)?;
+        let calibrated = serde_json::from_str(&text)
+            .map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))
+            .or_fail(Kind::Input)?;
+        let cost = CostFile::read(&self.path(COST)).or_fail(Kind::Input)?;
+        Ok(Some((calibrated, cost)))
+    }
+
+    /// Writes down what is asked, before anything runs. A search that goes on may ask for other
+    /// objectives, policies and more replicates; with anything else its runs would not be its own.
+    pub(super) fn keep(
+        &self,
+        experiment: &Experiment,
+        calibrated: &Calibrated,
+        cost: &CostFile,
+    ) -> Result<(), Failure> {
+        let text = toml::to_string_pretty(experiment).or_fail(Kind::Internal)?;
+        if self.goes_on {
+            let saved = std::fs::read_to_string(self.path(EXPERIMENT)).or_fail(Kind::Input)?;
+            let saved: Experiment = toml::from_str(&saved).or_fail(Kind::Input)?;
+            self.check_same(&saved, experiment)?;
+        } else {
+            let calibrated = serde_json::to_string(calibrated).or_fail(Kind::Internal)?;
+            self.dir.write(CALIBRATION, &calibrated)?;
+            self.dir.write(COST, &toml::to_string_pretty(cost).or_fail(Kind::Internal)?)?;
+        }
+        self.dir.write(EXPERIMENT, &text).map(|_| ())
+    }
+
+    /// A virtual machine whose costs have changed is another one.
+    pub(super) fn check_cost(&self, saved: &CostFile, current: &CostFile) -> Result<(), Failure> {
+        if saved == current {
+            return Ok(());
+        }
+        let error = anyhow::anyhow!(
+            "the cost model is another than that of the runs in {}; name another directory",
+            self.dir.0.display()
+        );
+        Err(Failure { kind: Kind::Usage, error })
+    }
+
+    fn check_same(&self, saved: &Experiment, asked: &Experiment) -> Result<(), Failure> {
+        let lines = |experiment: &Experiment| {
+            let mut fixed = experiment.clone();
+            fixed.replicates = None;
+            fixed.scoring.objectives = Objectives::default();
+            fixed.schedulers.clear();
+            toml::to_string_pretty(&fixed).or_fail(Kind::Internal)
+        };
+        let (saved, asked) = (lines(saved)?, lines(asked)?);
+        if saved == asked {
+            return Ok(());
+        }
+        let missing = |from: &str, to: &str| {
+            let line = from.lines().find(|line| !to.lines().any(|other| other == *line));
+            line.unwrap_or("nothing").to_owned()
+        };
+        let error = anyhow::anyhow!(
+            "{} has the runs of another search: `{}` there, `{}` here; only objectives, \
+             schedulers and replicates may change, so name another directory",
+            self.dir.0.display(),
+            missing(&saved, &asked),
+            missing(&asked, &saved)
+        );
+        Err(Failure { kind: Kind::Usage, error })
+    }
+}
