@@ -88,7 +88,7 @@ fn scattered(index: u64) -> u32 {
 fn header() -> Header {
     let header = serde_json::json!({
         "format_version": FORMAT_VERSION, "metron_version": "", "command_line": [],
-        "origin": "measured", "seed": 0,
+        "origin": "measured", "seed": 0, "replicate": 0,
         "policy": {"label": "orca", "name": "orca", "options": null},
         "model": {"id": "", "source": "", "format": "", "parameters": 0, "dummy": true},
         "executor": {"device": ""}, "machine": {"cpu_features": []}, "limits": LIMITS, "experiment": null,

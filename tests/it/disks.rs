@@ -152,7 +152,7 @@ fn a_run_in_virtual_time_waits_for_the_disk_and_not_in_memory() {
     let trace = dir.path().join("trace");
     let recorder = recorder(&trace, Origin::Simulated, &gate, ROOM);
     gate.close(true);
-    let run = served(8000, recorder);
+    let run = served(40_000, recorder);
     let waits = run.recv_timeout(Duration::from_millis(200)).err();
     assert_eq!(waits, Some(RecvTimeoutError::Timeout), "the loop waits");
     gate.close(false);
@@ -197,7 +197,7 @@ fn a_disk_that_gets_full_ends_the_run_and_says_where_the_trace_ends() {
         for table in ["work.arrows", "tokens.arrows", "steps.arrows"] {
             let dir = tempfile::tempdir().expect("a directory for the test");
             let trace = dir.path().join("trace");
-            let recorder = recorder(&trace, origin, &Gate::default(), (table, 30_000));
+            let recorder = recorder(&trace, origin, &Gate::default(), (table, 300_000));
             let (recorder, memory, end) =
                 served(200_000, recorder).recv_timeout(PATIENCE).expect("nothing hangs");
             let error = recording_failed(end);

@@ -127,6 +127,7 @@ fn a_disk_that_takes_no_more_ends_the_run_and_names_the_file() {
     assert_eq!(code, 4, "{error}");
     assert!(error.contains(".arrows") && error.contains("File too large"), "{error}");
     assert!(error.contains("the trace is whole up to"), "{error}");
+    assert!(dir.path().join("out/experiment.toml").exists(), "what was asked is kept in any case");
 }
 
 #[test]
