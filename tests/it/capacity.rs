@@ -79,8 +79,10 @@ fn a_search_goes_on_where_it_was_and_other_objectives_run_only_what_is_missing()
     let dir = temporary();
     let first = search(dir.path(), &["--objective", "e2el <= 2 s for 90%"]);
     let saved = probes(dir.path());
-    // A kill leaves one run half-done and another cut off.
-    let cut_off = saved.first().expect("there are runs");
+    // A kill leaves one run half-done and another cut off, at a rate that the bracket rests on.
+    let passed = format!("rate-{}", first["capacities"][0]["bracket"]["passed"]);
+    let is_at_it = |run: &&PathBuf| run.components().any(|part| part.as_os_str() == &*passed);
+    let cut_off = saved.iter().find(is_at_it).expect("there are runs");
     fs::write(cut_off.join("tokens.arrows"), b"").expect("the disk has room");
     fs::create_dir_all(dir.path().join("out/running/sarathi-3.trace")).expect("it is not there");
     assert_eq!(search(dir.path(), &["--objective", "e2el <= 2 s for 90%"]), first);

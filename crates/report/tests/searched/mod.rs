@@ -60,7 +60,7 @@ pub(crate) fn brackets() -> Vec<Capacity> {
 
 fn header(origin: Origin) -> Header {
     let json = serde_json::json!({
-        "format_version": 1, "metron_version": "0.1.0", "command_line": [], "origin": origin,
+        "format_version": 2, "metron_version": "0.1.0", "command_line": [], "origin": origin, "replicate": 0,
         "seed": 7, "policy": { "label": "", "name": "", "options": null },
         "model": {
             "id": "tiny", "source": "a test", "format": "dummy", "parameters": 1, "dummy": false,
