@@ -62,6 +62,16 @@ fn a_request_is_explained_under_each_policy() {
 }
 
 #[test]
+fn a_replicate_that_is_not_there_is_refused_with_those_that_are() {
+    let dir = temporary();
+    let (code, text, _) = explained(dir.path(), &["--request", "7", "--replicate", "1"]);
+    assert!(code == 0 && text.contains("under orca (replicate 1)"), "{text}");
+    let (code, _, error) = explained(dir.path(), &["--request", "7", "--replicate", "9"]);
+    assert_eq!(code, 2, "{error}");
+    assert!(error.contains("--replicate: orca has no such run; there are 1"), "{error}");
+}
+
+#[test]
 fn other_deadlines_are_missed_for_other_causes() {
     let dir = temporary();
     let lenient = ["--request", "7", "--ttft-deadline", "1h", "--tbt-deadline", "1us"];

@@ -296,6 +296,9 @@ pub(crate) struct ExplainArgs {
     /// by cause]
     #[arg(long, value_name = "ID")]
     pub(crate) request: Option<u32>,
+    /// In which replicate, from 1. [default: the first]
+    #[arg(long, value_name = "N", requires = "request", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) replicate: Option<u32>,
     #[command(flatten)]
     pub(crate) scoring: ScoringArgs,
     /// Print JSON instead of text.

@@ -4,6 +4,7 @@ use std::str::FromStr;
 use candle_core::Device;
 use metron_trace::ModelInfo;
 
+use crate::allocator::return_memory;
 use crate::config::ModelConfig;
 use crate::dtype::Dtype;
 use crate::eos::eos_ids;
@@ -101,6 +102,7 @@ pub struct LoadedModel {
 impl LoadedModel {
     /// Reads, checks and lays out a model's weights.
     pub fn load(files: &ModelFiles, options: &LoadOptions) -> Result<Self, LoadError> {
+        return_memory();
         let device = options.device.open()?;
         if options.batch_invariant && !has_invariant_kernels(&device) {
             return Err(LoadError::NotBatchInvariant { device: "CUDA".to_owned() });

@@ -4,7 +4,7 @@ use metron_metrics::{
     Blame, Doubt, Explanation, RunOf, Scoring, blame, doubts, explain, most_missed,
 };
 use metron_report::{Style, bare_doubts_text, blame_text, explanation_text};
-use metron_trace::{RequestId, Trace};
+use metron_trace::{Header, RequestId, Trace};
 
 use crate::args::ExplainArgs;
 use crate::exit::{Failure, Kind, OrFail};
@@ -16,22 +16,26 @@ pub(crate) fn run(args: &ExplainArgs) -> Result<(), Failure> {
     let saved = SavedRuns::read(&args.traces)?;
     let scoring = saved.scoring(&args.scoring)?;
     match args.request {
-        Some(id) => one_request(&saved, RequestId(id), &scoring, args.json),
+        Some(id) => one_request(&saved, RequestId(id), args.replicate, &scoring, args.json),
         None => every_policy(&saved, &scoring, args.json),
     }
 }
 
-/// The request's story under each policy, in its first run.
+/// The request's story under each policy, in the run that is asked for or its first.
 fn one_request(
     saved: &SavedRuns,
     request: RequestId,
+    replicate: Option<u32>,
     scoring: &Scoring,
     json: bool,
 ) -> Result<(), Failure> {
     let mut stories = Vec::new();
     for label in saved.policies() {
-        let own = saved.traces.iter().find(|trace| trace.header.policy.label == label);
-        let Some(trace) = own else { continue };
+        let is_asked = |own: &Header| replicate.is_none_or(|asked| asked == own.replicate + 1);
+        let of_policy = saved.traces.iter().filter(|trace| trace.header.policy.label == label);
+        let Some(trace) = of_policy.clone().find(|trace| is_asked(&trace.header)) else {
+            return Err(no_such_replicate(&label, of_policy));
+        };
         let story = explain(trace, request, scoring).ok_or_else(|| unknown(request, trace))?;
         stories.push((Told { label, replicate: trace.header.replicate }, story));
     }
@@ -61,6 +65,13 @@ impl fmt::Display for Told {
 
 fn as_json((told, story): &(Told, Explanation)) -> serde_json::Value {
     serde_json::json!({ "policy": told.label, "replicate": told.replicate, "story": story })
+}
+
+fn no_such_replicate<'a>(policy: &str, runs: impl Iterator<Item = &'a Trace>) -> Failure {
+    let numbers: Vec<String> = runs.map(|run| (run.header.replicate + 1).to_string()).collect();
+    let there = numbers.join(", ");
+    let error = anyhow::anyhow!("--replicate: {policy} has no such run; there are {there}");
+    Failure { kind: Kind::Usage, error }
 }
 
 fn unknown(request: RequestId, trace: &Trace) -> Failure {

@@ -86,7 +86,9 @@ impl Doubt {
             Self::Swap { .. } => {
                 "Take fewer --kv-blocks or a smaller model, or end other programs."
             }
-            Self::NoWarmUp { .. } => "Leave the first requests out, or run again.",
+            Self::NoWarmUp { .. } => {
+                "Run again on a machine that is warm, or longer (--num-prompts), so that they weigh less."
+            }
             Self::NotStationary { .. } => {
                 "Latencies are this run length's only: lower --request-rate, or ask metron capacity, \
                  with runs long enough (--num-prompts)."
@@ -101,7 +103,9 @@ impl Doubt {
             Self::CalibrationResiduals { .. } => {
                 "Calibrate on a quiet machine, or give --ttft-deadline as a duration."
             }
-            Self::FirstReplicateSlower { .. } => "Add replicates, and leave the first out.",
+            Self::FirstReplicateSlower { .. } => {
+                "Add replicates (--replicates), or run again: `metron score` of the others leaves it out."
+            }
             Self::Extrapolated { .. } => {
                 "Give --ttft-deadline as a duration, or calibrate with such prompts in the workload."
             }
