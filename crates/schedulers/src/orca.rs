@@ -9,8 +9,9 @@ use crate::queues::Queues;
 /// the same step: no chunks, no token budget. *Victim* none.
 ///
 /// Source: Orca (Yu et al., OSDI'22), section 4.2, as Sarathi-Serve evaluates it
-/// (`orca_scheduler.py`). Departure: the paper's Algorithm 1 reserves the request's own
-/// `max_tokens`; the evaluation in Sarathi-Serve, and this, reserve the model's whole length.
+/// (`orca_scheduler.py`). Departures: the paper's Algorithm 1 reserves the request's own
+/// `max_tokens`; the evaluation in Sarathi-Serve, and this, reserve the model's whole length. In a
+/// pool smaller than that nobody would ever start; here one sequence has the whole pool.
 #[derive(Debug, Default)]
 pub struct Orca {
     queues: Queues,

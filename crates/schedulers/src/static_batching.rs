@@ -11,7 +11,8 @@ use crate::queues::Queues;
 /// Source: the policy that papers call `FasterTransformer` (Orca, OSDI'22, section 2; Vidur's
 /// `faster_transformer_replica_scheduler`). Departure: the engine frees a sequence's blocks when
 /// it finishes, where Vidur keeps them until the whole batch has; since nobody is admitted before
-/// that, no decision differs.
+/// that, no decision differs. In a pool smaller than one reservation a batch is one sequence that has
+/// the whole pool, where the sources start nobody.
 #[derive(Debug, Default)]
 pub struct StaticBatching {
     queues: Queues,

@@ -97,13 +97,13 @@ impl StepObserver for Seen {
 }
 
 /// Requests of any length that fits, and one long after them, alone.
-fn submissions(limits: &Limits, drawn: &[(u64, u32, u32)]) -> Vec<Submission> {
+fn submissions(limits: &Limits, drawn: &[(u64, f64, f64)]) -> Vec<Submission> {
     // The last token is sent, never computed.
     let longest = limits.max_model_len.min(limits.num_blocks * limits.block_size + 1);
     let mut arrives_ms = 0;
-    let lengths = drawn.iter().map(|&(gap, total, prompt)| {
-        let total = 2 + total % (longest - 1);
-        let prompt_tokens = 1 + prompt % (total - 1);
+    let lengths = drawn.iter().map(|&(gap, share, prompt_share)| {
+        let total = between(2, longest, share);
+        let prompt_tokens = between(1, total - 1, prompt_share);
         arrives_ms += gap;
         (arrives_ms, prompt_tokens, total - prompt_tokens)
     });
@@ -123,6 +123,17 @@ fn submissions(limits: &Limits, drawn: &[(u64, u32, u32)]) -> Vec<Submission> {
         prompt: Vec::new(),
     };
     lengths.iter().zip(0..).map(submission).collect()
+}
+
+fn between(least: u32, most: u32, share: f64) -> u32 {
+    #[expect(clippy::cast_sign_loss, reason = "a share is not below 0")]
+    let more = (share * f64::from(most - least)).round() as u32;
+    least + more
+}
+
+/// A share of what is possible; often all of it.
+fn share() -> impl Strategy<Value = f64> {
+    prop_oneof![Just(1.0), 0.0..=1.0_f64]
 }
 
 fn serve(
@@ -177,7 +188,7 @@ proptest! {
         (block_size, num_blocks) in (1_u32..5, 1_u32..260),
         (max_num_seqs, max_model_len) in (1_u32..6, 2_u32..400),
         (budget, depth) in (1_u32..80, 1_usize..4),
-        drawn in proptest::collection::vec((0_u64..300, any::<u32>(), any::<u32>()), 1..8),
+        drawn in proptest::collection::vec((0_u64..300, share(), share()), 1..8),
     ) {
         let limits = Limits { block_size, num_blocks, max_num_seqs, max_model_len };
         let submissions = submissions(&limits, &drawn);

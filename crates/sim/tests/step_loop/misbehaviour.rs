@@ -98,8 +98,10 @@ fn a_policy_that_panics_is_named() {
     );
 }
 
+type Kind = fn(&Event<'_>) -> bool;
+
 /// Panics when it is told of an event of this kind.
-struct Touchy(fn(&Event<'_>) -> bool);
+struct Touchy(Kind);
 
 impl Scheduler for Touchy {
     fn observe(&mut self, event: Event<'_>) {
@@ -113,7 +115,7 @@ impl Scheduler for Touchy {
 
 #[test]
 fn a_policy_that_panics_when_it_is_told_something_is_named() {
-    let kinds: [(fn(&Event<'_>) -> bool, u64); 3] = [
+    let kinds: [(Kind, u64); 3] = [
         (|event| matches!(event, Event::Arrived(_)), 0),
         (|event| matches!(event, Event::Stepped(_)), 1),
         (|event| matches!(event, Event::Finished(_)), 1),
