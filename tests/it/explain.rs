@@ -62,13 +62,16 @@ fn a_request_is_explained_under_each_policy() {
 }
 
 #[test]
-fn a_replicate_that_is_not_there_is_refused_with_those_that_are() {
+fn a_request_is_explained_in_the_replicate_that_is_asked_for() {
     let dir = temporary();
-    let (code, text, _) = explained(dir.path(), &["--request", "7", "--replicate", "1"]);
-    assert!(code == 0 && text.contains("under orca (replicate 1)"), "{text}");
-    let (code, _, error) = explained(dir.path(), &["--request", "7", "--replicate", "9"]);
+    let (code, text, error) = explained(dir.path(), &["--request", "7", "--replicate", "2"]);
+    assert_eq!(code, 0, "{error}");
+    assert!(text.contains("Request 7 under orca (replicate 2) arrived at"), "{text}");
+    let mut again = metron(dir.path());
+    again.args(["explain", "out", "--request", "7", "--replicate", "9"]);
+    let (code, _, error) = run(&mut again);
     assert_eq!(code, 2, "{error}");
-    assert!(error.contains("--replicate: orca has no such run; there are 1"), "{error}");
+    assert!(error.contains("--replicate: orca has no such run; there are 1, 2"), "{error}");
 }
 
 #[test]
