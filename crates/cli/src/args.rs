@@ -156,7 +156,7 @@ pub(crate) struct DoctorArgs {
     #[arg(long)]
     pub(crate) overhead: bool,
     /// Pairs of runs.
-    #[arg(long, value_name = "N", default_value_t = 20, requires = "overhead")]
+    #[arg(long, value_name = "N", default_value_t = 50, requires = "overhead")]
     pub(crate) pairs: u32,
     #[command(flatten)]
     pub(crate) model: ModelArgs,
