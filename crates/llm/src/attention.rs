@@ -2,16 +2,20 @@
 //! to the kernel as raw pointers.
 //!
 //! Causal attention of a ragged batch over the paged KV cache, on the CPU. A task is one sequence,
-//! one head of keys and values with the query heads that share it, and a few query tokens; it
+//! one head of keys and values with the query heads that share it, and a few query tokens. Its
+//! positions are split into spans, which several threads may take (as in Flash-Decoding); a span
 //! streams the sequence's blocks once, a tile of positions at a time, with an online softmax (Milakov
-//! and Gimelshein, arXiv 1805.02867; as in `FlashAttention`). The positions of a tile do not depend
-//! on how the prompt was split into chunks, and a row's sums not on the rows beside it, so the
-//! bits of a token's output are the same whatever else is in the batch.
+//! and Gimelshein, arXiv 1805.02867; as in `FlashAttention`), and the spans are merged in order. The
+//! positions of a span and of a tile do not depend on how the prompt was split into chunks or on the
+//! number of threads, and a row's sums not on the rows beside it, so the bits of a token's output are
+//! the same whatever else is in the batch.
 
 #![expect(unsafe_code, reason = "disjoint writes from several threads; raw loads in the hot loop")]
 #![expect(clippy::inline_always, reason = "a kernel must be compiled with its caller's features")]
 
 mod kernel;
+
+use std::ops::Range;
 
 use rayon::prelude::*;
 
@@ -23,6 +27,10 @@ use kernel::{Rows, TILE, Tile, VECTORS, add_values, score_rows, softmax_row};
 /// Rows of a task: so many that keys and values, once loaded, are used often, and so few that all
 /// rows of a task stay in the first cache.
 const ROWS: usize = 48;
+
+/// Positions of a span: so few that the threads share one long sequence evenly, and so many that
+/// merging costs little beside reading them.
+const SPAN: usize = 8 * TILE;
 
 /// Attention of a batch over one layer's cache.
 pub(crate) struct Attention<'a> {
@@ -71,7 +79,7 @@ impl<'a> Attention<'a> {
             .filter(|sequence| kinds.contains(&SequenceKind::of(sequence)))
             .flat_map(|sequence| self.tasks_of(sequence, &out))
             .collect();
-        tasks.into_par_iter().for_each(|task| run_task(&task));
+        tasks.into_par_iter().for_each(|task| task.run(attend));
     }
 
     /// `[tokens, heads, head_dim]`; zero for tokens that have not been run.
@@ -126,11 +134,51 @@ struct Task<'a> {
 }
 
 on_widest_lanes! {
-    /// Runs a task.
-    fn run_task(task: &Task<'_>) = run_task_on
+    /// Lets the rows of a task attend to a span of its positions.
+    fn attend(task: &Task<'_>, span: Range<usize>, rows: &mut Rows<'_>) = attend_on
 }
 
 impl Task<'_> {
+    /// `attend` is [`attend`](attend()), or that on lanes of one kind.
+    fn run(&self, attend: impl Fn(&Self, Range<usize>, &mut Rows<'_>) + Sync) {
+        let spans: Vec<usize> = (0..self.positions()).step_by(SPAN).collect();
+        let queries = self.scaled_queries();
+        let mut parts: Vec<Rows<'_>> = spans
+            .into_par_iter()
+            .map(|first| {
+                let mut rows = Rows::new(&queries, self.layer.shape.head_dim);
+                attend(self, first..self.positions().min(first + SPAN), &mut rows);
+                rows
+            })
+            .collect();
+        let (whole, later) = parts.split_first_mut().expect("a token sees itself");
+        for (part, first) in later.iter().zip((SPAN..).step_by(SPAN)) {
+            whole.merge(part, self.first_row(first), self.layer.shape.head_dim);
+        }
+        self.write(whole);
+    }
+
+    /// Positions that the last token sees.
+    fn positions(&self) -> usize {
+        self.first_position + self.tokens
+    }
+
+    /// The first row that sees a position.
+    fn first_row(&self, position: usize) -> usize {
+        position.saturating_sub(self.first_position) * self.group()
+    }
+
+    fn write(&self, rows: &Rows<'_>) {
+        let dim = self.layer.shape.head_dim;
+        for (row, sums) in rows.sums.chunks_exact(dim).enumerate() {
+            let total = rows.total(row);
+            for (i, sum) in sums.iter().enumerate() {
+                // SAFETY: no other task writes this head of this token.
+                unsafe { *self.out.0.add(self.row_at(row) + i) = sum / total };
+            }
+        }
+    }
+
     fn group(&self) -> usize {
         self.heads / self.layer.shape.kv_heads
     }
@@ -142,96 +190,93 @@ impl Task<'_> {
         ((self.first_token + token) * self.heads + head) * self.layer.shape.head_dim
     }
 
-    fn rows(&self) -> Rows {
+    /// `[rows, head_dim]`, scaled by `1 / sqrt(head_dim)`.
+    fn scaled_queries(&self) -> Vec<f32> {
         let dim = self.layer.shape.head_dim;
-        let count = self.tokens * self.group();
         let scale = 1.0 / (dim as f32).sqrt();
-        let queries = (0..count)
-            .flat_map(|row| &self.queries[self.row_at(row)..][..dim])
-            .map(|query| query * scale)
-            .collect();
-        Rows {
-            queries,
-            sums: vec![0.0; count * dim],
-            scores: vec![0.0; count * TILE],
-            greatest: vec![f32::NEG_INFINITY; count],
-            total: vec![0.0; count * WIDTH],
-        }
+        let rows = (0..self.tokens * self.group()).map(|row| &self.queries[self.row_at(row)..]);
+        rows.flat_map(|row| &row[..dim]).map(|query| query * scale).collect()
     }
 }
 
 /// # Safety
 /// The machine has the lanes' instructions.
 #[inline(always)]
-unsafe fn run_task_on<L: Lanes>(task: &Task<'_>) {
-    let mut rows = task.rows();
+unsafe fn attend_on<L: Lanes>(task: &Task<'_>, span: Range<usize>, rows: &mut Rows<'_>) {
     let num_rows = rows.greatest.len();
     let dim = task.layer.shape.head_dim;
-    let positions = task.first_position + task.tokens;
     let mut gathered = Vec::new();
-    for first in (0..positions).step_by(TILE) {
-        let tile = task.tile(first, positions, &mut gathered);
+    for first in span.clone().step_by(TILE) {
+        let tile = task.tile(first, span.end, &mut gathered);
         // Tokens before the tile do not see it.
-        let first_row = first.saturating_sub(task.first_position) * task.group();
+        let first_row = task.first_row(first);
         // SAFETY: the machine has the instructions; the tile's pointers are good for its length.
         unsafe {
-            score_rows::<L>(&mut rows, first_row, &tile, dim);
+            score_rows::<L>(rows, first_row, &tile, dim);
             for row in first_row..num_rows {
                 let position = task.first_position + row / task.group();
-                softmax_row::<L>(&mut rows, row, (position + 1 - first).min(TILE), dim);
+                softmax_row::<L>(rows, row, (position + 1 - first).min(TILE), dim);
             }
-            add_values::<L>(&mut rows, first_row, &tile, dim);
-        }
-    }
-    for row in 0..num_rows {
-        // SAFETY: a row's total is 16 floats.
-        let total = unsafe { L::load(rows.total[row * WIDTH..][..WIDTH].as_ptr()).sum() };
-        for (i, sum) in rows.sums[row * dim..][..dim].iter().enumerate() {
-            // SAFETY: no other task writes this head of this token.
-            unsafe { *task.out.0.add(task.row_at(row) + i) = sum / total };
+            add_values::<L>(rows, first_row, &tile, dim);
         }
     }
 }
 
 impl Task<'_> {
-    /// The tile that begins at position `first`. Where a block holds whole vectors its keys are
-    /// used as they lie; else they are gathered.
+    /// The tile from position `first` on, up to `end` at most. Where a block holds whole vectors its
+    /// keys are used as they lie; else they are gathered.
     #[inline(always)]
-    fn tile(&self, first: usize, positions: usize, gathered: &mut Vec<f32>) -> Tile {
+    fn tile(&self, first: usize, end: usize, gathered: &mut Vec<f32>) -> Tile {
         let shape = self.layer.shape;
-        let len = TILE.min(positions - first);
-        let place = |position: usize| {
-            let block = self.blocks[position / shape.block_size] as usize;
-            (shape.head_at(block, self.kv_head), position % shape.block_size)
-        };
+        let len = TILE.min(end - first);
         let mut values = [std::ptr::null(); TILE];
-        for (i, values) in values[..len].iter_mut().enumerate() {
-            let (head, offset) = place(first + i);
+        for (values, (head, offset)) in values[..len].iter_mut().zip(self.places(first)) {
             *values = self.layer.values[head + offset * shape.head_dim..].as_ptr();
         }
-        let mut keys = [std::ptr::null(); VECTORS];
-        let vectors = keys[..len.div_ceil(WIDTH)].iter_mut().enumerate();
+        let next_keys = self.keys(first + TILE, self.positions());
         if shape.block_size.is_multiple_of(WIDTH) {
-            for (vector, keys) in vectors {
-                let (head, offset) = place(first + vector * WIDTH);
-                *keys = self.layer.keys[head + offset..].as_ptr();
-            }
-            return Tile { keys, key_stride: shape.block_size, values, len };
+            let keys = self.keys(first, end);
+            return Tile { keys, key_stride: shape.block_size, next_keys, values, len };
         }
         let vector_len = shape.head_dim * WIDTH;
         gathered.resize(VECTORS * vector_len, 0.0);
-        for i in 0..len {
-            let (head, offset) = place(first + i);
+        for (i, (head, offset)) in (0..len).zip(self.places(first)) {
             let to = &mut gathered[i / WIDTH * vector_len..][..vector_len];
             for dim in 0..shape.head_dim {
                 to[dim * WIDTH + i % WIDTH] =
                     self.layer.keys[head + dim * shape.block_size + offset];
             }
         }
-        for (vector, keys) in vectors {
-            *keys = gathered[vector * vector_len..].as_ptr();
-        }
-        Tile { keys, key_stride: WIDTH, values, len }
+        let keys = std::array::from_fn(|vector| gathered[vector * vector_len..].as_ptr());
+        Tile { keys, key_stride: WIDTH, next_keys, values, len }
+    }
+
+    /// Where the positions from `first` on stand in keys and values: the head of their block, and
+    /// their offset in it. Walked, as a division for each position would be felt.
+    #[inline(always)]
+    fn places(&self, first: usize) -> impl Iterator<Item = (usize, usize)> {
+        let shape = self.layer.shape;
+        let blocks = self.blocks[first / shape.block_size..].iter();
+        let places = blocks.flat_map(move |block| {
+            let head = shape.head_at(*block as usize, self.kv_head);
+            (0..shape.block_size).map(move |offset| (head, offset))
+        });
+        places.skip(first % shape.block_size)
+    }
+
+    /// The first key of each vector of positions of a tile, null from `end` on.
+    #[inline(always)]
+    fn keys(&self, first: usize, end: usize) -> [*const f32; VECTORS] {
+        let shape = self.layer.shape;
+        std::array::from_fn(|vector| {
+            let position = first + vector * WIDTH;
+            if position >= end {
+                return std::ptr::null();
+            }
+            let block = self.blocks[position / shape.block_size] as usize;
+            let head = shape.head_at(block, self.kv_head);
+            self.layer.keys[head + position % shape.block_size..].as_ptr()
+        })
     }
 }
 

@@ -53,6 +53,19 @@ pub(crate) fn has_bf16_products() -> bool {
         && std::arch::is_x86_feature_detected!("avx512bf16")
 }
 
+/// Asks for what is at an address, which may be any: soon it will be read.
+#[inline(always)]
+pub(crate) fn prefetch(address: *const f32) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: part of every such machine; it does not read, and no address is wrong.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(address.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = address;
+}
+
 /// Floats in [`Lanes`].
 pub(crate) const WIDTH: usize = 16;
 

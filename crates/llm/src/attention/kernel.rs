@@ -6,20 +6,58 @@
 #![expect(unsafe_code, reason = "raw loads in the hot loop")]
 #![expect(clippy::inline_always, reason = "a kernel must be compiled with its caller's features")]
 
-use crate::simd::{Lanes, WIDTH};
+use crate::simd::{Lanes, WIDTH, prefetch};
 
-/// The rows of a task: query token by query token, the heads that share its keys and values.
-pub(super) struct Rows {
+/// The rows of a task, query token by query token, the heads that share its keys and values; with
+/// what they have seen so far.
+pub(super) struct Rows<'a> {
     /// `[rows, head_dim]`, scaled by `1 / sqrt(head_dim)`.
-    pub(super) queries: Vec<f32>,
+    queries: &'a [f32],
     /// `[rows, head_dim]`: the values, weighted so far.
     pub(super) sums: Vec<f32>,
     /// `[rows, TILE]`: scores of the tile, then its weights.
-    pub(super) scores: Vec<f32>,
+    scores: Vec<f32>,
     /// The greatest score so far.
     pub(super) greatest: Vec<f32>,
     /// `[rows, WIDTH]`: the sum of weights so far, lane by lane.
-    pub(super) total: Vec<f32>,
+    pub(super) totals: Vec<f32>,
+}
+
+impl<'a> Rows<'a> {
+    /// Rows that have seen nothing.
+    pub(super) fn new(queries: &'a [f32], dim: usize) -> Self {
+        let count = queries.len() / dim;
+        Self {
+            queries,
+            sums: vec![0.0; count * dim],
+            scores: vec![0.0; count * TILE],
+            greatest: vec![f32::NEG_INFINITY; count],
+            totals: vec![0.0; count * WIDTH],
+        }
+    }
+
+    /// Takes in what the rows from `first_row` on saw of later positions.
+    pub(super) fn merge(&mut self, later: &Self, first_row: usize, dim: usize) {
+        for row in first_row..self.greatest.len() {
+            let (ours, theirs) = (self.greatest[row], later.greatest[row]);
+            let greatest = ours.max(theirs);
+            let (shrink, shrink_later) = ((ours - greatest).exp(), (theirs - greatest).exp());
+            self.greatest[row] = greatest;
+            for (to, from, len) in
+                [(&mut self.sums, &later.sums, dim), (&mut self.totals, &later.totals, WIDTH)]
+            {
+                let to = to[row * len..][..len].iter_mut();
+                for (to, from) in to.zip(&from[row * len..][..len]) {
+                    *to = *to * shrink + from * shrink_later;
+                }
+            }
+        }
+    }
+
+    /// A row's sum of weights.
+    pub(super) fn total(&self, row: usize) -> f32 {
+        self.totals[row * WIDTH..][..WIDTH].iter().sum()
+    }
 }
 
 /// Vectors of positions in a tile.
@@ -33,6 +71,8 @@ pub(super) struct Tile {
     /// For each vector of positions: `head_dim` vectors of 16 keys, `key_stride` floats apart.
     pub(super) keys: [*const f32; VECTORS],
     pub(super) key_stride: usize,
+    /// As `keys`, of the tile after this one: null where it has none.
+    pub(super) next_keys: [*const f32; VECTORS],
     /// The `head_dim` values of each position that is there.
     pub(super) values: [*const f32; TILE],
     /// Positions that are there.
@@ -45,7 +85,7 @@ pub(super) struct Tile {
 /// The machine has the lanes' instructions; rows, and the tile's pointers, are there.
 #[inline(always)]
 pub(super) unsafe fn score_rows<L: Lanes>(
-    rows: &mut Rows,
+    rows: &mut Rows<'_>,
     first_row: usize,
     tile: &Tile,
     dim: usize,
@@ -55,15 +95,15 @@ pub(super) unsafe fn score_rows<L: Lanes>(
     // SAFETY: as the caller's; rows stay within the task's.
     unsafe {
         while row + 6 <= num_rows && L::ACCUMULATORS >= 24 {
-            score_vectors::<L, 6>(rows, row, tile, dim);
+            score_vectors::<L, 6>(rows, row, tile, row == first_row, dim);
             row += 6;
         }
         while row + 3 <= num_rows {
-            score_vectors::<L, 3>(rows, row, tile, dim);
+            score_vectors::<L, 3>(rows, row, tile, row == first_row, dim);
             row += 3;
         }
         while row < num_rows {
-            score_vectors::<L, 1>(rows, row, tile, dim);
+            score_vectors::<L, 1>(rows, row, tile, row == first_row, dim);
             row += 1;
         }
     }
@@ -73,9 +113,10 @@ pub(super) unsafe fn score_rows<L: Lanes>(
 /// The machine has the lanes' instructions; rows, and the tile's pointers, are there.
 #[inline(always)]
 unsafe fn score_vectors<L: Lanes, const N: usize>(
-    rows: &mut Rows,
+    rows: &mut Rows<'_>,
     row: usize,
     tile: &Tile,
+    ahead: bool,
     dim: usize,
 ) {
     let vectors = tile.len.div_ceil(WIDTH);
@@ -83,15 +124,15 @@ unsafe fn score_vectors<L: Lanes, const N: usize>(
     // SAFETY: as the caller's; these vectors are there.
     unsafe {
         while vector + VECTORS <= vectors && L::ACCUMULATORS >= 24 {
-            score::<L, N, VECTORS>(rows, row, tile, vector, dim);
+            score::<L, N, VECTORS>(rows, row, tile, vector, ahead, dim);
             vector += VECTORS;
         }
         while vector + 2 <= vectors {
-            score::<L, N, 2>(rows, row, tile, vector, dim);
+            score::<L, N, 2>(rows, row, tile, vector, ahead, dim);
             vector += 2;
         }
         if vector < vectors {
-            score::<L, N, 1>(rows, row, tile, vector, dim);
+            score::<L, N, 1>(rows, row, tile, vector, ahead, dim);
         }
     }
 }
@@ -102,10 +143,11 @@ unsafe fn score_vectors<L: Lanes, const N: usize>(
 /// The machine has the lanes' instructions; rows, and the tile's pointers, are there.
 #[inline(always)]
 unsafe fn score<L: Lanes, const N: usize, const V: usize>(
-    rows: &mut Rows,
+    rows: &mut Rows<'_>,
     row: usize,
     tile: &Tile,
     vector: usize,
+    ahead: bool,
     dim: usize,
 ) {
     // SAFETY: `dim` queries a row and `dim` vectors of keys are there.
@@ -113,6 +155,11 @@ unsafe fn score<L: Lanes, const N: usize, const V: usize>(
         let queries = rows.queries[row * dim..][..N * dim].as_ptr();
         let mut scores = [[L::splat(0.0); V]; N];
         for i in 0..dim {
+            if ahead {
+                for v in vector..vector + V {
+                    prefetch(tile.values[v * WIDTH].wrapping_add(i * WIDTH));
+                }
+            }
             let keys: [L; V] =
                 std::array::from_fn(|v| L::load(tile.keys[vector + v].add(i * tile.key_stride)));
             for (n, scores) in scores.iter_mut().enumerate() {
@@ -139,7 +186,7 @@ unsafe fn score<L: Lanes, const N: usize, const V: usize>(
 /// The machine has the lanes' instructions; rows, and the tile's pointers, are there.
 #[inline(always)]
 pub(super) unsafe fn softmax_row<L: Lanes>(
-    rows: &mut Rows,
+    rows: &mut Rows<'_>,
     row: usize,
     visible: usize,
     dim: usize,
@@ -158,7 +205,7 @@ pub(super) unsafe fn softmax_row<L: Lanes>(
             broken = scores.mul_add(L::splat(0.0), broken);
         }
         let greatest = tallest.greatest();
-        let total_at = rows.total[row * WIDTH..][..WIDTH].as_mut_ptr();
+        let total_at = rows.totals[row * WIDTH..][..WIDTH].as_mut_ptr();
         let mut total = L::load(total_at).add(broken);
         if greatest > before {
             let shrink = (before - greatest).exp();
@@ -185,7 +232,7 @@ pub(super) unsafe fn softmax_row<L: Lanes>(
 /// The machine has the lanes' instructions; rows, and the tile's pointers, are there.
 #[inline(always)]
 pub(super) unsafe fn add_values<L: Lanes>(
-    rows: &mut Rows,
+    rows: &mut Rows<'_>,
     first_row: usize,
     tile: &Tile,
     dim: usize,
@@ -195,15 +242,15 @@ pub(super) unsafe fn add_values<L: Lanes>(
     // SAFETY: as the caller's; rows stay within the task's.
     unsafe {
         while row + 6 <= num_rows && L::ACCUMULATORS >= 24 {
-            add_to_rows::<L, 6>(rows, row, tile, dim);
+            add_to_rows::<L, 6>(rows, row, tile, row == first_row, dim);
             row += 6;
         }
         while row + 3 <= num_rows {
-            add_to_rows::<L, 3>(rows, row, tile, dim);
+            add_to_rows::<L, 3>(rows, row, tile, row == first_row, dim);
             row += 3;
         }
         while row < num_rows {
-            add_to_rows::<L, 1>(rows, row, tile, dim);
+            add_to_rows::<L, 1>(rows, row, tile, row == first_row, dim);
             row += 1;
         }
     }
@@ -213,24 +260,25 @@ pub(super) unsafe fn add_values<L: Lanes>(
 /// The machine has the lanes' instructions; rows, and the tile's pointers, are there.
 #[inline(always)]
 unsafe fn add_to_rows<L: Lanes, const N: usize>(
-    rows: &mut Rows,
+    rows: &mut Rows<'_>,
     row: usize,
     tile: &Tile,
+    ahead: bool,
     dim: usize,
 ) {
     let mut at = 0;
     // SAFETY: as the caller's; columns stay within the head.
     unsafe {
         while at + 4 * WIDTH <= dim && L::ACCUMULATORS >= 24 {
-            add_columns::<L, N, 4>(rows, row, tile, dim, at);
+            add_columns::<L, N, 4>(rows, row, tile, ahead, dim, at);
             at += 4 * WIDTH;
         }
         while at + 2 * WIDTH <= dim {
-            add_columns::<L, N, 2>(rows, row, tile, dim, at);
+            add_columns::<L, N, 2>(rows, row, tile, ahead, dim, at);
             at += 2 * WIDTH;
         }
         while at + WIDTH <= dim {
-            add_columns::<L, N, 1>(rows, row, tile, dim, at);
+            add_columns::<L, N, 1>(rows, row, tile, ahead, dim, at);
             at += WIDTH;
         }
     }
@@ -251,9 +299,10 @@ unsafe fn add_to_rows<L: Lanes, const N: usize>(
 /// The machine has the lanes' instructions; rows, and the tile's pointers, are there.
 #[inline(always)]
 unsafe fn add_columns<L: Lanes, const N: usize, const W: usize>(
-    rows: &mut Rows,
+    rows: &mut Rows<'_>,
     row: usize,
     tile: &Tile,
+    ahead: bool,
     dim: usize,
     column: usize,
 ) {
@@ -268,6 +317,13 @@ unsafe fn add_columns<L: Lanes, const N: usize, const W: usize>(
             }
         }
         for (position, values) in tile.values[..tile.len].iter().enumerate() {
+            if ahead {
+                let next = tile.next_keys[position / WIDTH];
+                let dims = (position % WIDTH * dim + column) / WIDTH;
+                for w in 0..W {
+                    prefetch(next.wrapping_add((dims + w) * tile.key_stride));
+                }
+            }
             let values: [L; W] = std::array::from_fn(|w| L::load(values.add(column + w * WIDTH)));
             for (n, sums) in sums.iter_mut().enumerate() {
                 let weight = L::splat(*weights.add(n * TILE + position));

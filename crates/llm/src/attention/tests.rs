@@ -64,12 +64,12 @@ fn plain(plan: &ForwardPlan, queries: &[f32], layer: &KvLayer, row: usize) -> Ve
 ///
 /// # Safety
 /// The machine has the lanes' instructions.
-unsafe fn attend_on<L: Lanes>(plan: &ForwardPlan, queries: &[f32], layer: &KvLayer) -> Vec<f32> {
+unsafe fn attend_with<L: Lanes>(plan: &ForwardPlan, queries: &[f32], layer: &KvLayer) -> Vec<f32> {
     let mut output = vec![f32::NAN; queries.len()];
     let out = Output(output.as_mut_ptr());
     for task in Attention::new(plan, queries, layer, HEADS).tasks_of(&plan.sequences[0], &out) {
         // SAFETY: as the caller's.
-        unsafe { run_task_on::<L>(&task) };
+        task.run(|task, span, rows| unsafe { attend_on::<L>(task, span, rows) });
     }
     output
 }
@@ -78,19 +78,23 @@ unsafe fn attend_on<L: Lanes>(plan: &ForwardPlan, queries: &[f32], layer: &KvLay
 fn on_every_kind_of_lanes(plan: &ForwardPlan, queries: &[f32], layer: &KvLayer) -> Vec<Vec<f32>> {
     // SAFETY: portable, and the machine is asked for the others.
     unsafe {
-        let mut outputs = vec![attend_on::<[f32; WIDTH]>(plan, queries, layer)];
+        let mut outputs = vec![attend_with::<[f32; WIDTH]>(plan, queries, layer)];
         #[cfg(target_arch = "x86_64")]
         {
             use std::arch::is_x86_feature_detected as has;
             if has!("avx2") && has!("fma") {
-                outputs.push(attend_on::<crate::simd::Avx2>(plan, queries, layer));
+                outputs.push(attend_with::<crate::simd::Avx2>(plan, queries, layer));
             }
             if has!("avx512f") {
-                outputs.push(attend_on::<crate::simd::Avx512>(plan, queries, layer));
+                outputs.push(attend_with::<crate::simd::Avx512>(plan, queries, layer));
             }
         }
         outputs
     }
+}
+
+fn shape(positions: usize, block_size: usize, head_dim: usize) -> KvShape {
+    KvShape { num_blocks: positions.div_ceil(block_size), block_size, kv_heads: 2, head_dim }
 }
 
 /// In two passes, as where operators are timed.
@@ -106,13 +110,12 @@ proptest! {
 
     #[test]
     fn attention_is_the_plain_formula_on_every_kind_of_lanes(
-        context in 0_u32..70,
+        context in prop_oneof![0_u32..70, 2 * SPAN as u32 - 30..2 * SPAN as u32 + 10],
         tokens in 1_usize..25,
         block_size in prop::sample::select(vec![1_usize, 5, 16, 20, 32]),
         head_dim in prop::sample::select(vec![8_usize, 20, 64, 80]),
     ) {
-        let num_blocks = 100_usize.div_ceil(block_size);
-        let shape = KvShape { num_blocks, block_size, kv_heads: 2, head_dim };
+        let shape = shape(context as usize + tokens, block_size, head_dim);
         let (layer, plan) = case(context, tokens, shape);
         let queries = values(tokens * HEADS * head_dim, 3);
         let mut outputs = on_every_kind_of_lanes(&plan, &queries, &layer);
@@ -129,12 +132,40 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    #[test]
+    fn a_token_has_the_same_bits_in_a_chunk_and_alone_on_any_number_of_threads(
+        context in prop_oneof![0_u32..200, SPAN as u32 - 30..SPAN as u32 + 10, 1_000_u32..1_100],
+        tokens in 1_usize..40,
+        block_size in prop::sample::select(vec![5_usize, 16, 32]),
+        threads in 1_usize..5,
+    ) {
+        let head_dim = 16;
+        let shape = shape(context as usize + tokens, block_size, head_dim);
+        let (layer, plan) = case(context, tokens, shape);
+        let queries = values(tokens * HEADS * head_dim, 3);
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        let chunk = pool.install(|| attend(&plan, &queries, &layer));
+        let of_tokens = queries.chunks_exact(HEADS * head_dim).zip(chunk.chunks_exact(HEADS * head_dim));
+        for (token, (queries, chunk)) in of_tokens.enumerate() {
+            let (layer, plan) = case(context + token as u32, 1, shape);
+            let alone = attend(&plan, queries, &layer);
+            let bits = |output: &[f32]| output.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+            prop_assert_eq!(bits(&alone), bits(chunk), "token {}", token);
+        }
+    }
+}
+
 /// Else a broken model would answer with an average of what it saw, and nobody would know.
 #[test]
 fn a_score_that_is_no_number_breaks_its_rows_output_and_no_other() {
-    let shape = KvShape { num_blocks: 7, block_size: 16, kv_heads: 2, head_dim: 16 };
-    for broken in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-        let (layer, plan) = case(70, 3, shape);
+    let numbers = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY];
+    // Within a span, and over several.
+    for (broken, context) in numbers.into_iter().flat_map(|x| [(x, 70), (x, 2 * SPAN as u32)]) {
+        let shape = shape(context as usize + 3, 16, 16);
+        let (layer, plan) = case(context, 3, shape);
         let mut queries = values(3 * HEADS * shape.head_dim, 3);
         // The second token's first head.
         let row = HEADS;
