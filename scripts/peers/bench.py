@@ -7,12 +7,14 @@ import os
 import pathlib
 import subprocess
 import sys
+import tempfile
 import time
 import tomllib
 import zipfile
+from statistics import median
 
-from bars import print_bars
-from shapes import BATCHES, CONTEXTS, HYBRID, REPEATS, SHAPES, median
+from bars import print_bars, spread
+from shapes import BATCHES, CONTEXTS, HYBRID, REPEATS, SHAPES
 
 HERE = pathlib.Path(__file__).parent
 ENGINES = ["metron-f32", "llama-f32", "vllm-f32", "metron-q8_0", "llama-q8_0", "metron-bf16", "vllm-bf16"]
@@ -65,37 +67,39 @@ def weights(args, with_vllm):
 
 
 def metron(dtype, threads, weights):
-    """`metron profile` measures batch shapes; its output directory is new each time."""
-    out = weights.parent / f"profile-{os.getpid()}-{time.monotonic_ns()}"
-    file = "q8_0.gguf" if dtype == "q8_0" else "f32.gguf"
-    command = [
-        "target/release/metron", "profile", "--json", "--model", weights / file, "--dtype", dtype,
-        "--threads", str(threads), "--repeats", str(REPEATS), "--shapes", ",".join(SHAPES),
-        "--output", out,
-    ]
+    """`metron profile` measures batch shapes."""
+    program = "target/release/metron"
+    file = weights / ("q8_0.gguf" if dtype == "q8_0" else "f32.gguf")
+    options = ["--model", file, "--dtype", dtype, "--threads", str(threads)]
     started = time.perf_counter()
-    done = subprocess.run(
-        ["target/release/metron", "generate", "--model", weights / file, "--dtype", dtype, "-p", "a",
-         "-n", "1", "--threads", str(threads)],
-        capture_output=True, text=True,
-    )
+    call([program, "generate", *options, "-p", "a", "-n", "1"])
     startup = time.perf_counter() - started
-    if done.returncode != 0:
-        raise RuntimeError(last_line(done.stderr))
-    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    text = child.stdout.read()
-    _, status, usage = os.wait4(child.pid, 0)
-    if status != 0:
-        raise RuntimeError("metron profile failed")
+    with tempfile.TemporaryDirectory() as out:
+        text, peak_bytes = call(
+            [program, "profile", "--json", *options, "--repeats", str(REPEATS), "--shapes",
+             ",".join(SHAPES), "--output", f"{out}/profile"]
+        )
     profile = json.loads(text)
     seconds = {
         shape["shape"]: median([t["secs"] + t["nanos"] / 1e9 for t in shape["steps"]])
         for shape in profile["shapes"]
     }
     return {
-        "seconds": seconds, "startup": startup, "peak_bytes": usage.ru_maxrss * 1024,
+        "seconds": seconds, "startup": startup, "peak_bytes": peak_bytes,
         "slopes": slopes(profile, seconds),
     }
+
+
+def call(command):
+    """Its standard output, and the most memory it had, in bytes."""
+    with tempfile.TemporaryFile("w+") as errors:
+        child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
+        text = child.stdout.read()
+        _, status, usage = os.wait4(child.pid, 0)
+        if status != 0:
+            errors.seek(0)
+            raise RuntimeError(last_line(errors.read()))
+    return text, usage.ru_maxrss * 1024
 
 
 def slopes(profile, seconds):
@@ -145,10 +149,6 @@ def tokens_of(shape):
     return int(rest.split("x")[0]) + (HYBRID[2] if kind == "hybrid" else 0)
 
 
-def spread(values):
-    return f"{median(values):.2f} ({min(values):.2f}-{max(values):.2f})"
-
-
 def report(results):
     engines = [engine for engine in ENGINES if results.get(engine)]
     print("\nTokens a second, median over rounds")
@@ -176,7 +176,7 @@ def report(results):
                 medians[ours, theirs][shape] = median(ratios)
         print(f"{shape:18}" + "".join(cells))
     of_rounds = [r["slopes"] for r in results.get("metron-f32", [])]
-    print_bars(medians, {b: median([slopes[b] for slopes in of_rounds]) for b in (of_rounds or [{}])[0]})
+    print_bars(medians, {b: [slopes[b] for slopes in of_rounds] for b in (of_rounds or [{}])[0]})
 
 
 def main():

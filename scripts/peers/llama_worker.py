@@ -5,10 +5,11 @@ import json
 import resource
 import sys
 import time
+from statistics import median
 
 import llama_cpp as llama
 
-from shapes import BATCHES, CONTEXTS, HYBRID, PREFILLS, REPEATS, median, tokens
+from shapes import BATCHES, CONTEXTS, HYBRID, PREFILLS, REPEATS, tokens
 
 # Kept alive: the library calls it later.
 SILENCE = llama.llama_log_callback(lambda *_: None)

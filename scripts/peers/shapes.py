@@ -19,8 +19,3 @@ REPEATS = 3
 def tokens(count, seed):
     """Token ids that no tokenizer treats as special."""
     return [100 + (seed * 7919 + at * 37) % 40000 for at in range(count)]
-
-
-def median(values):
-    ordered = sorted(values)
-    return ordered[len(ordered) // 2]
