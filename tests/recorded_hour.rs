@@ -92,7 +92,7 @@ fn header() -> Header {
         "policy": {"label": "orca", "name": "orca", "options": null},
         "model": {"id": "", "source": "", "format": "", "parameters": 0, "dummy": true},
         "executor": {"device": ""}, "machine": {"cpu_features": []}, "limits": LIMITS, "experiment": null,
-        "dropped_requests": 0, "truncated_requests": 0,
+        "classes": [], "dropped_requests": 0, "truncated_requests": 0,
     });
     serde_json::from_value(header).expect("it is a header")
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::process::Command;
 
 /// Each crate with its layer and what it may depend on, as ARCHITECTURE.md has it. `None`: all.
-const LAYERS: [(&str, u32, Option<&[&str]>); 11] = [
+const LAYERS: [(&str, u32, Option<&[&str]>); 10] = [
     ("trace", 0, Some(&[])),
     ("workload", 1, Some(&["trace"])),
     ("engine", 1, Some(&["trace"])),
@@ -13,7 +13,6 @@ const LAYERS: [(&str, u32, Option<&[&str]>); 11] = [
     ("sim", 2, Some(&["engine", "trace"])),
     ("llm", 2, Some(&["engine", "trace"])),
     ("report", 2, Some(&["metrics", "trace"])),
-    ("serve", 2, Some(&["engine", "workload", "trace"])),
     ("lab", 3, Some(&["workload", "engine", "metrics", "trace"])),
     ("cli", 4, None),
 ];

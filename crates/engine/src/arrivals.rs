@@ -33,13 +33,12 @@ impl Arrivals {
         for (submission, place) in queue.iter_mut().zip(0..) {
             check_whole(submission, place)?;
             let request = &mut submission.request;
+            lower_cap(request, &engine.limits);
             check_servable(request, &engine.limits)?;
             if request.arrived_at < latest {
                 return Err(EngineError::ArrivalsGoBack { id: request.id });
             }
             latest = request.arrived_at;
-            let fits = engine.limits.max_model_len - request.prompt_tokens;
-            request.max_tokens = request.max_tokens.min(fits);
         }
         Ok(Self { queue, client_free_at: Timestamp::ZERO })
     }
@@ -86,6 +85,14 @@ fn check_whole(submission: &Submission, place: u32) -> Result<(), EngineError> {
         return Err(EngineError::PromptLength { id, ids: prompt.len(), prompt_tokens });
     }
     Ok(())
+}
+
+/// Lowers a cap to what fits the context and the pool, or to one token where the prompt does not.
+fn lower_cap(request: &mut Request, limits: &Limits) {
+    // The last token is sent, never computed: it takes no place in the pool.
+    let pool = limits.num_blocks.saturating_mul(limits.block_size).saturating_add(1);
+    let fits = limits.max_model_len.min(pool).saturating_sub(request.prompt_tokens).max(1);
+    request.max_tokens = request.max_tokens.min(fits);
 }
 
 fn check_servable(request: &Request, limits: &Limits) -> Result<(), EngineError> {

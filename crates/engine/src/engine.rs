@@ -171,6 +171,7 @@ impl<E: Executor + ?Sized> Run<'_, E> {
         let cost_model = CostModelRef(engine.cost_model);
         let mut planner = Planner { now: planned_at, books, draft, cost_model };
         let wake = self.policy.plan(&mut planner, *next_step)?;
+        let schedule = self.executor.now().since(planned_at);
         self.check_progress()?;
         self.end_rejected(planned_at)?;
         if self.draft.items.is_empty() {
@@ -189,7 +190,7 @@ impl<E: Executor + ?Sized> Run<'_, E> {
         record.preemptions.clear();
         record.preemptions.append(&mut self.draft.preemptions);
         flight.items.clone_from(&self.draft.items);
-        record.phases.schedule = self.executor.now().since(planned_at);
+        record.phases.schedule = schedule;
         let batch = Batch::new(self.next_step, &flight.items, &record.work, &self.books.sequences);
         self.executor.submit(&batch)?;
         self.flights.push_back(flight);
@@ -228,9 +229,9 @@ impl<E: Executor + ?Sized> Run<'_, E> {
     /// holds what, another may run something. Else it is a stall.
     fn check_not_stalled(&self, wake: Wake, now: Timestamp) -> Result<Planned, EngineError> {
         match wake {
+            _ if self.draft.changes_anything() => Ok(Planned::Changes),
             Wake::At(at) if at > now => Ok(Planned::Nothing(Some(at))),
             _ if !self.flights.is_empty() => Ok(Planned::Nothing(None)),
-            _ if self.draft.changes_anything() => Ok(Planned::Changes),
             _ => Err(EngineError::Stalled {
                 policy: self.policy.name.to_owned(),
                 step: self.next_step,

@@ -25,4 +25,4 @@ pub use executor::{CostModel, Executor, ExecutorError, Outcome, SampledToken, Te
 pub use observer::{ObserverError, StepObserver};
 pub use planner::{Planner, Refused};
 pub use scheduler::{Event, Scheduler, View, Wake};
-pub use sequence::{Sequence, SequenceState, Sequences};
+pub use sequence::{Sequence, SequenceState};

@@ -20,8 +20,12 @@ impl Queues {
             Event::Arrived(view) => self.waiting.push_back(view.id()),
             Event::Stepped(_) => {}
             Event::Finished(id) | Event::Aborted(id) => {
-                self.waiting.retain(|waiting| *waiting != id);
-                self.running.retain(|running| *running != id);
+                // Both are in order, and thousands may wait.
+                if let Ok(at) = self.running.binary_search(&id) {
+                    self.running.remove(at);
+                } else if let Ok(at) = self.waiting.binary_search(&id) {
+                    self.waiting.remove(at);
+                }
             }
         }
     }

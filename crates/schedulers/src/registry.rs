@@ -42,16 +42,18 @@ impl FromStr for PolicySpec {
     fn from_str(text: &str) -> Result<Self, PolicyError> {
         let mut parts = text.split(':');
         let name = parts.next().unwrap_or_default().trim().to_owned();
-        let options = parts
-            .map(|part| {
-                let (key, value) = part
-                    .split_once('=')
-                    .ok_or_else(|| PolicyError::NotAnOption { text: part.to_owned() })?;
-                let value = serde_json::from_str(value.trim())
-                    .unwrap_or_else(|_| Value::String(value.trim().to_owned()));
-                Ok((key.trim().to_owned(), value))
-            })
-            .collect::<Result<_, _>>()?;
+        let mut options = Map::new();
+        for part in parts {
+            let (key, value) = part
+                .split_once('=')
+                .ok_or_else(|| PolicyError::NotAnOption { text: part.to_owned() })?;
+            let value = serde_json::from_str(value.trim())
+                .unwrap_or_else(|_| Value::String(value.trim().to_owned()));
+            let key = key.trim().to_owned();
+            if options.insert(key.clone(), value).is_some() {
+                return Err(PolicyError::GivenTwice { policy: name, key });
+            }
+        }
         Ok(Self { name, label: None, options })
     }
 }
@@ -81,6 +83,14 @@ pub enum PolicyError {
     NotAnOption {
         /// What was given.
         text: String,
+    },
+    /// Two values for one option.
+    #[error("policy `{policy}`: its option `{key}` is given twice; leave one out")]
+    GivenTwice {
+        /// The policy.
+        policy: String,
+        /// The option.
+        key: String,
     },
     /// The policy has no such option.
     #[error(
@@ -186,7 +196,8 @@ impl Registry {
     }
 
     /// Adds a policy with options: the names it answers to (the first is the one shown), its
-    /// options' defaults, a check of their values, and how to build it from them.
+    /// options' defaults, a check of their values, and how to build it from them. A name that
+    /// another policy answers to is this one's from now on.
     #[must_use]
     pub fn with_options<O: Serialize + DeserializeOwned + 'static>(
         mut self,
@@ -199,11 +210,15 @@ impl Registry {
         let build = move |spec: &PolicySpec, context: &Defaults| {
             let options = merge(spec, &defaults(context))?;
             let bad = |cause| PolicyError::BadOption { policy: spec.name.clone(), cause };
-            let typed: O =
-                serde_json::from_value(options.clone()).map_err(|error| bad(error.to_string()))?;
+            let typed: O = serde_path_to_error::deserialize(options.clone())
+                .map_err(|error| bad(format!("option {error}")))?;
             check(&typed).map_err(bad)?;
             Ok((build(typed), options))
         };
+        for entry in &mut self.0 {
+            entry.names.retain(|name| !names.contains(&name.as_str()));
+        }
+        self.0.retain(|entry| !entry.names.is_empty());
         self.0.push(Entry {
             names: names.iter().map(ToString::to_string).collect(),
             about: about.to_owned(),

@@ -183,10 +183,13 @@ impl CostFile {
     fn check(&self) -> Result<(), String> {
         let limits: Vec<Option<u32>> = self.pieces.iter().map(|p| p.up_to_tokens).collect();
         let (last, first) = limits.split_last().ok_or("it has no [[pieces]]")?;
-        if last.is_some() || first.iter().any(Option::is_none) || !first.is_sorted() {
-            return Err("its pieces must be in order of `up_to_tokens`, which all but the last \
-                        have"
-                .to_owned());
+        let is_ascending = first.first() != Some(&Some(0)) && first.is_sorted_by(|a, b| a < b);
+        if last.is_some() || first.iter().any(Option::is_none) || !is_ascending {
+            return Err(
+                "its pieces must have ascending `up_to_tokens`, from 1, all but the last, \
+                        which has none"
+                    .to_owned(),
+            );
         }
         let mut from = 1;
         for (piece, number) in self.pieces.iter().zip(1..) {

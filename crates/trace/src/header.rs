@@ -37,7 +37,6 @@ pub struct Header {
     /// The experiment as run, in its file's own terms.
     pub experiment: serde_json::Value,
     /// Names of the workload's classes, in the order of [`Request::class`](crate::Request::class).
-    #[serde(default)]
     pub classes: Vec<String>,
     /// Requests the workload dropped because they were longer than the context or the cache.
     pub dropped_requests: u32,
@@ -115,7 +114,6 @@ pub struct ExecutorInfo {
     pub threads: Option<u32>,
     /// Whether the bits of a request's logits are the same whatever runs beside it; `None` in
     /// virtual time.
-    #[serde(default)]
     pub batch_invariant: Option<bool>,
 }
 
@@ -133,15 +131,12 @@ pub struct Machine {
     /// Name of the accelerator.
     pub gpu: Option<String>,
     /// Version of its driver.
-    #[serde(default)]
     pub gpu_driver: Option<String>,
     /// Operating system and kernel release.
     pub os: Option<String>,
     /// What decides the processors' frequency (`performance`, `powersave`, ...).
-    #[serde(default)]
     pub governor: Option<String>,
     /// Where the kernel reads the time (`tsc`, `hpet`, ...).
-    #[serde(default)]
     pub clock_source: Option<String>,
     /// What it was like during the run; `None` where nobody looked (virtual time), and until the
     /// run has ended.

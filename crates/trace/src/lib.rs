@@ -36,7 +36,7 @@ pub use time::Timestamp;
 pub struct Trace {
     /// What ran, on what, with which settings.
     pub header: Header,
-    /// Every request that arrived, in order of arrival.
+    /// Every request that arrived, in order of arrival, and then those that an early end left unsent.
     pub requests: Vec<Request>,
     /// Every step, in order.
     pub steps: Vec<StepRecord>,

@@ -37,7 +37,7 @@ pub struct Request {
     /// and an end-of-sequence token does not stop it. `None`: until end of sequence or `max_tokens`.
     pub output_tokens: Option<u32>,
     /// The cap on output tokens that the client sent; what a policy may know of the length. Where
-    /// it sent none, or more than fits the context, the engine makes it what fits.
+    /// it sent none, or more than fits context and KV pool, the engine makes it what fits.
     pub max_tokens: u32,
     /// The class the request belongs to (an index into the workload's classes); 0 if there is one.
     pub class: u32,

@@ -202,32 +202,84 @@ proptest! {
         prop_assert_eq!(read, trace);
         prop_assert!(missing.is_empty());
     }
+}
 
-    /// As if the run had been killed while one of the tables was being written.
-    #[test]
-    fn a_table_that_is_cut_off_keeps_its_whole_batches(
-        steps in (3_u64..20).prop_flat_map(|n| (0..n).map(a_step).collect::<Vec<_>>()),
-        table in prop::sample::select(vec!["steps", "work", "tokens", "requests", "ends"]),
-        keep in 0.0..1.0_f64,
-    ) {
-        let dir = tempfile::tempdir().unwrap();
-        let trace = of_steps(steps);
-        write(&trace, dir.path());
-        let path = dir.path().join(format!("{table}.arrows"));
-        let bytes = fs::read(&path).unwrap();
-        #[expect(clippy::cast_sign_loss, reason = "a fraction of a length")]
-        let cut = (bytes.len() as f64 * keep) as usize;
-        fs::write(&path, &bytes[..cut]).unwrap();
-
-        let (read, missing) = TraceReader::read(dir.path()).unwrap();
-        let is_tail = |m: &Missing| matches!(m, Missing::Tail { path: cut, .. } if *cut == path);
-        prop_assert!(missing.iter().any(is_tail));
-        prop_assert!(read.steps.len() <= trace.steps.len());
-        for (read, written) in read.steps.iter().zip(&trace.steps) {
-            prop_assert_eq!(read.index, written.index);
-            prop_assert_eq!(read.ended_at, written.ended_at);
-        }
+/// A measured run of one request: a step and a token each second, so that each is flushed.
+fn of_a_step_a_second(num_steps: u32) -> Trace {
+    let at = |second: u32| Timestamp::ZERO + Duration::from_secs(u64::from(second));
+    let request = RequestId(0);
+    let step = |index: u32| StepRecord {
+        index: u64::from(index),
+        planned_at: at(index),
+        started_at: at(index),
+        ended_at: at(index + 1),
+        work: vec![Work { request, context: index, tokens: 1, kind: WorkKind::Decode }],
+        ..StepRecord::default()
+    };
+    let token = |index: u32| {
+        let (step, at) = (Some(u64::from(index)), at(index + 1));
+        Token { request, index, step, id: None, at }
+    };
+    Trace {
+        header: Header { origin: Origin::Measured, ..header() },
+        requests: Vec::new(),
+        steps: (0..num_steps).map(step).collect(),
+        tokens: (0..num_steps).map(token).collect(),
+        ends: Vec::new(),
     }
+}
+
+/// Cuts a table of a stored trace to a share of its bytes.
+fn cut(dir: &Path, table: &str, keep: f64) {
+    let path = dir.join(format!("{table}.arrows"));
+    let bytes = fs::read(&path).unwrap();
+    #[expect(clippy::cast_sign_loss, reason = "a fraction of a length")]
+    let len = (bytes.len() as f64 * keep) as usize;
+    fs::write(&path, &bytes[..len]).unwrap();
+}
+
+/// As if the run had been killed while one of the tables was being written.
+#[test]
+fn a_table_that_is_cut_off_keeps_its_whole_batches() {
+    let trace = of_a_step_a_second(40);
+    for table in ["steps", "work", "tokens"] {
+        let mut kept = Vec::new();
+        for keep in [0.0, 0.3, 0.6, 0.99] {
+            let dir = tempfile::tempdir().unwrap();
+            write(&trace, dir.path());
+            cut(dir.path(), table, keep);
+            let (read, missing) = TraceReader::read(dir.path()).unwrap();
+            let Some(Missing::Tail { path, rows_read }) = missing.first() else {
+                panic!("nothing is missing of {table}")
+            };
+            assert_eq!(*path, dir.path().join(format!("{table}.arrows")));
+            let steps = if table == "steps" { *rows_read } else { 40 };
+            let tokens = if table == "work" { 40 } else { *rows_read };
+            assert_eq!(read.tokens, trace.tokens[..tokens]);
+            assert_eq!(read.steps.len(), steps);
+            for (read, written) in read.steps.iter().zip(&trace.steps) {
+                let work = if table == "work" { read.work.clone() } else { written.work.clone() };
+                assert_eq!(*read, StepRecord { work, ..written.clone() });
+            }
+            let with_work = read.steps.iter().filter(|step| !step.work.is_empty()).count();
+            assert_eq!(with_work, if table == "tokens" { 40 } else { *rows_read });
+            kept.push(*rows_read);
+        }
+        assert!(kept[0] == 0 && kept.is_sorted_by(|a, b| a < b), "{table}: {kept:?}");
+    }
+}
+
+/// Tokens are written before the records of their steps.
+#[test]
+fn tokens_whose_steps_were_not_written_any_more_are_left_out_and_told() {
+    let dir = tempfile::tempdir().unwrap();
+    write(&of_a_step_a_second(40), dir.path());
+    cut(dir.path(), "steps", 0.5);
+    let (read, missing) = TraceReader::read(dir.path()).unwrap();
+    let tokens = 40 - read.steps.len();
+    assert!((5..35).contains(&tokens), "{tokens}");
+    assert_eq!(missing[1..], [Missing::StepRecords { tokens }]);
+    assert!(read.tokens.iter().all(|token| token.step < Some(read.steps.len() as u64)));
 }
 
 /// Bytes of a file that are replaced: where, as a share of its length, and by what.

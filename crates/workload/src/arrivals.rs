@@ -12,14 +12,15 @@ use crate::spec::Arrivals;
 /// The end of a clock of 64-bit nanoseconds, in seconds, rounded down: 570 years.
 const LAST_ARRIVAL_S: f64 = 1.8e10;
 
-/// The arrival of each of `count` requests, in order.
+/// The arrival of each of `count` requests, in order; `replayed` are those whose recorded arrivals
+/// they take.
 ///
 /// Gaps are drawn with a mean of one and divided by the rate: the same seed gives the same
 /// arrivals at every rate, scaled.
 pub(crate) fn arrivals(
     spec: &Arrivals,
     count: u32,
-    recorded: &[RecordedRequest],
+    replayed: &[RecordedRequest],
     rng: &mut impl Rng,
 ) -> Result<Vec<Timestamp>, WorkloadError> {
     match *spec {
@@ -45,8 +46,7 @@ pub(crate) fn arrivals(
         Arrivals::AllAtOnce => Ok(vec![Timestamp::ZERO; count as usize]),
         Arrivals::Recorded { ref path, speed } => {
             check_rate("speed", speed)?;
-            let times: Option<Vec<f64>> =
-                recorded.iter().take(count as usize).map(|r| r.arrived_at).collect();
+            let times: Option<Vec<f64>> = replayed.iter().map(|row| row.arrived_at).collect();
             let times = times.ok_or_else(|| WorkloadError::File {
                 path: path.clone(),
                 cause: "it has lengths but no arrival times; give --request-rate".to_owned(),

@@ -34,26 +34,24 @@ impl Files {
         }
     }
 
-    pub(crate) fn of_arrivals(&self, spec: &WorkloadSpec) -> &[RecordedRequest] {
-        match &spec.arrivals {
-            Arrivals::Recorded { path, .. } => &self.0[path],
-            _ => &[],
+    /// The requests whose arrivals a replicate replays, none where arrivals are not recorded: a
+    /// stretch of its own, as long as the trace has one, and then one that was replayed before.
+    pub(crate) fn replayed(
+        &self,
+        spec: &WorkloadSpec,
+        replicate: u32,
+    ) -> Result<&[RecordedRequest], WorkloadError> {
+        let Arrivals::Recorded { path, .. } = &spec.arrivals else { return Ok(&[]) };
+        let (rows, asked) = (&self.0[path], spec.num_prompts as usize);
+        let stretches = rows.len() / asked;
+        if stretches == 0 {
+            let (rows, path) = (rows.len(), path.clone());
+            let cause = format!(
+                "it has fewer requests than the {asked} asked for; use --num-prompts {rows}"
+            );
+            return Err(WorkloadError::File { path, cause });
         }
-    }
-
-    /// Requests of the run: recorded arrivals can't be more than were recorded.
-    pub(crate) fn count(&self, spec: &WorkloadSpec) -> Result<u32, WorkloadError> {
-        let Arrivals::Recorded { path, .. } = &spec.arrivals else { return Ok(spec.num_prompts) };
-        let rows = self.0[path].len();
-        if rows >= spec.num_prompts as usize {
-            return Ok(spec.num_prompts);
-        }
-        Err(WorkloadError::File {
-            path: path.clone(),
-            cause: format!(
-                "it has {rows} requests, fewer than the {} asked for; use --num-prompts {rows}",
-                spec.num_prompts
-            ),
-        })
+        let first = replicate as usize % stretches * asked;
+        Ok(&rows[first..first + asked])
     }
 }

@@ -37,17 +37,20 @@ pub fn generate(
     check(spec)?;
     vocabulary.check()?;
     let files = Files::read(spec)?;
-    let count = files.count(spec)?;
+    let replayed = files.replayed(spec, replicate)?;
     let mut rng = stream(seed, replicate, Stream::Arrivals);
-    let times = arrivals(&spec.arrivals, count, files.of_arrivals(spec), &mut rng)?;
+    let times = arrivals(&spec.arrivals, spec.num_prompts, replayed, &mut rng)?;
+    let mut lengths = stream(seed, replicate, Stream::Lengths);
     let mut sources = spec
         .classes
         .iter()
-        .map(|class| LengthSource::new(&class.lengths, files.of(&class.lengths)))
+        .map(|class| match spec.replays(&class.lengths) {
+            true => Ok(LengthSource::Replayed(replayed)),
+            false => LengthSource::new(class, files.of(&class.lengths), &mut lengths),
+        })
         .collect::<Result<Vec<_>, _>>()?;
     let total_weight: f64 = spec.classes.iter().map(|class| class.weight).sum();
     let mut classes = stream(seed, replicate, Stream::Classes);
-    let mut lengths = stream(seed, replicate, Stream::Lengths);
     let mut text = stream(seed, replicate, Stream::Text);
     let mut sampling = stream(seed, replicate, Stream::Sampling);
     let mut workload =
@@ -55,11 +58,11 @@ pub fn generate(
     let mut prompt_tokens_left = MOST_PROMPT_TOKENS;
     for (arrived_at, id) in times.into_iter().zip(0..) {
         let class = draw_class(spec, classes.random_range(0.0..total_weight));
-        let (prompt_tokens, output_tokens) = sources[class].draw(&mut lengths);
+        let (prompt_tokens, output_tokens) = sources[class].draw(id as usize, &mut lengths);
         if vocabulary.has_tokens() {
             prompt_tokens_left = prompt_tokens_left
                 .checked_sub(prompt_tokens as usize)
-                .ok_or_else(|| too_many_prompt_tokens(count))?;
+                .ok_or_else(|| too_many_prompt_tokens(spec.num_prompts))?;
         }
         workload.prompts.push(vocabulary.prompt(prompt_tokens, &mut text));
         workload.requests.push(Request {

@@ -189,7 +189,7 @@ fn shown(text: &str, most: usize) -> String {
 fn csv_cause(error: &csv::Error) -> String {
     match error.kind() {
         csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
-            format!("it has {len} fields, and the header {expected_len}")
+            format!("the header has {expected_len} fields, and it {len}")
         }
         _ => error.to_string(),
     }
@@ -199,8 +199,12 @@ fn csv_cause(error: &csv::Error) -> String {
 fn seconds(text: &str) -> Option<f64> {
     let seconds = text.parse::<f64>().ok().filter(|seconds| seconds.is_finite());
     seconds.or_else(|| {
-        let date: DateTime = text.parse().ok()?;
-        let nanos = date.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp().as_nanosecond();
+        // A date with an offset, `Z` among them, and then one without.
+        let instant = text.parse::<jiff::Timestamp>().ok().or_else(|| {
+            let date: DateTime = text.parse().ok()?;
+            Some(date.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp())
+        });
+        let nanos = instant?.as_nanosecond();
         // Relative to a day near the traces', so that an f64 still holds microseconds.
         Some((nanos - 1_600_000_000_000_000_000) as f64 / 1e9)
     })

@@ -54,6 +54,18 @@ pub struct WorkloadSpec {
     pub stop_at_eos: bool,
 }
 
+impl WorkloadSpec {
+    /// Whether these are the lengths of the requests whose arrivals are replayed.
+    pub(crate) fn replays(&self, lengths: &Lengths) -> bool {
+        match (&self.arrivals, lengths) {
+            (Arrivals::Recorded { path, .. }, Lengths::Recorded { path: of_lengths }) => {
+                path == of_lengths
+            }
+            _ => false,
+        }
+    }
+}
+
 /// When requests come.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
@@ -63,7 +75,7 @@ pub enum Arrivals {
         /// Requests a second.
         request_rate: f64,
         /// The shape, as vLLM's `--burstiness`: 1 is Poisson, below is burstier, above steadier.
-        #[serde(default = "poisson")]
+        #[serde(default = "one")]
         burstiness: f64,
     },
     /// Equal gaps.
@@ -73,18 +85,18 @@ pub enum Arrivals {
     },
     /// All at the start.
     AllAtOnce,
-    /// The times of a recorded trace; the classes' lengths are then the trace's too if they name
-    /// the same file.
+    /// The times of a recorded trace, of which each replicate replays a stretch of its own as long as
+    /// there are any. A class that names the same file takes each request's lengths with its arrival.
     Recorded {
         /// The file.
         path: PathBuf,
         /// Times are divided by this: 2 is twice the rate.
-        #[serde(default = "poisson")]
+        #[serde(default = "one")]
         speed: f64,
     },
 }
 
-fn poisson() -> f64 {
+fn one() -> f64 {
     1.0
 }
 
@@ -96,9 +108,9 @@ pub struct Class {
     #[serde(default)]
     pub name: String,
     /// How often it is drawn, beside the other classes' weights.
-    #[serde(default = "poisson")]
+    #[serde(default = "one")]
     pub weight: f64,
-    /// Larger is more urgent.
+    /// Larger is more urgent, to a policy that asks: none of Metron's own does.
     #[serde(default)]
     pub priority: i32,
     /// How long its prompts and outputs are.
@@ -138,7 +150,8 @@ pub enum Lengths {
         /// Shortest and longest output.
         output_range: [u32; 2],
     },
-    /// Those of a recorded trace, row by row.
+    /// Those of a recorded trace: in an order that is drawn, or, where the arrivals are of the same
+    /// file, with their arrivals.
     Recorded {
         /// The file.
         path: PathBuf,

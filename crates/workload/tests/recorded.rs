@@ -33,6 +33,17 @@ fn azures_published_form_is_read() {
 }
 
 #[test]
+fn an_offset_from_utc_counts() {
+    let rows = read(
+        b"TIMESTAMP,ContextTokens,GeneratedTokens\n\
+          2023-11-16T02:30:00+02:00,1,1\n\
+          2023-11-16 01:10:00Z,2,1\n\
+          2023-11-16T03:20:00+02:00,3,1\n",
+    );
+    assert_eq!(rows.expect("it is well-formed"), [(0.0, 1, 1), (2400.0, 2, 1), (3000.0, 3, 1)]);
+}
+
+#[test]
 fn mooncakes_published_form_is_read() {
     let rows = read(
         b"{\"timestamp\": 0, \"input_length\": 6758, \"output_length\": 500, \"hash_ids\": [0, 1]}\n\
@@ -79,14 +90,20 @@ fn traces_that_are_wrong_say_where_and_what_is_allowed() {
     check_refused(b"prompt_tokens,output_tokens\n5,0\n", ":2: output_tokens is `0`");
     check_refused(b"prompt_tokens,output_tokens\n-5,1\n", ":2: prompt_tokens is `-5`");
     check_refused(b"prompt_tokens,output_tokens\n5.5,1\n", ":2: prompt_tokens is `5.5`");
-    check_refused(b"prompt_tokens,output_tokens\n5\n", ":2: not a line of CSV: it has 1 fields");
+    check_refused(
+        b"prompt_tokens,output_tokens\n5\n",
+        ":2: not a line of CSV: the header has 2 fields, and it 1",
+    );
     check_refused(
         b"arrived_at,prompt_tokens,output_tokens\n2,1,1\n1,1,1\n",
         ":3: the time goes back by 1.000 s",
     );
     check_refused(b"arrived_at,prompt_tokens,output_tokens\nNaN,1,1\n", ":2: arrived_at is `NaN`");
     check_refused(b"prompt_tokens,output_tokens\n5,1\n\xff,1\n", ":3: it is not UTF-8");
-    check_refused(b"prompt_tokens,output_tokens\n\"5,1\n6,1\n", ":2: not a line of CSV: it has 1");
+    check_refused(
+        b"prompt_tokens,output_tokens\n\"5,1\n6,1\n",
+        ":2: not a line of CSV: the header has 2 fields, and it 1",
+    );
     check_refused(
         b"TIMESTAMP,ContextTokens,GeneratedTokens\n\
           2023-11-16 18:15:50.9951690,396,109\n\

@@ -188,14 +188,63 @@ fn uniform_lengths_reach_both_ends_and_have_the_mean_between() {
 }
 
 #[test]
-fn recorded_lengths_come_row_by_row_and_start_over() {
+fn recorded_lengths_come_in_an_order_of_the_replicates_own_and_start_over() {
     let file = file(b"prompt_tokens,output_tokens\n7,1\n8,2\n9,3\n");
     let spec = WorkloadSpec {
         num_prompts: 5,
         ..with_lengths(Lengths::Recorded { path: file.path().to_owned() })
     };
+    let mut orders = std::collections::BTreeSet::new();
+    for replicate in 0..20 {
+        let workload =
+            generate(&spec, &Vocabulary::default(), 0, replicate).expect("the file is fine");
+        let lengths = workload.lengths();
+        assert_eq!(lengths[..2], lengths[3..], "it starts over");
+        let mut rows = lengths[..3].to_vec();
+        rows.sort_unstable();
+        assert_eq!(rows, [(7, 1), (8, 2), (9, 3)], "each row once");
+        orders.insert(lengths);
+    }
+    assert!(orders.len() > 2, "{orders:?}");
+}
+
+/// A trace of as many requests as asked, a second apart: request i has i prompt tokens.
+fn replay(rows: u32, num_prompts: u32) -> (tempfile::NamedTempFile, WorkloadSpec) {
+    let lines: String = (1..=rows).map(|i| format!("{i},{i},1\n")).collect();
+    let file = file(format!("arrived_at,prompt_tokens,output_tokens\n{lines}").as_bytes());
+    let path = || file.path().to_owned();
+    let mut spec = with_lengths(Lengths::Recorded { path: path() });
+    spec.num_prompts = num_prompts;
+    spec.arrivals = Arrivals::Recorded { path: path(), speed: 1.0 };
+    (file, spec)
+}
+
+/// (arrival in seconds, prompt tokens) of each request.
+fn arrivals_and_prompts(spec: &WorkloadSpec, replicate: u32) -> Vec<(u64, u32)> {
+    let workload = generate(spec, &Vocabulary::default(), 0, replicate).expect("the file is fine");
+    let pair = |request: &metron_trace::Request| {
+        (request.arrived_at.as_nanos() / 1_000_000_000, request.prompt_tokens)
+    };
+    workload.requests.iter().map(pair).collect()
+}
+
+#[test]
+fn each_replicate_replays_a_stretch_of_its_own_as_long_as_the_trace_has_one() {
+    let (_file, spec) = replay(5, 2);
+    assert_eq!(arrivals_and_prompts(&spec, 0), [(0, 1), (1, 2)]);
+    assert_eq!(arrivals_and_prompts(&spec, 1), [(0, 3), (1, 4)]);
+    assert_eq!(arrivals_and_prompts(&spec, 2), [(0, 1), (1, 2)], "there is no third");
+}
+
+#[test]
+fn classes_that_name_the_arrivals_file_take_each_requests_lengths_with_its_arrival() {
+    let (_file, mut spec) = replay(50, 50);
+    spec.classes.push(spec.classes[0].clone());
+    let expected: Vec<(u64, u32)> = (0..50).map(|i| (u64::from(i), i + 1)).collect();
+    assert_eq!(arrivals_and_prompts(&spec, 0), expected);
     let workload = generate(&spec, &Vocabulary::default(), 0, 0).expect("the file is fine");
-    assert_eq!(workload.lengths(), [(7, 1), (8, 2), (9, 3), (7, 1), (8, 2)]);
+    let of_first = workload.requests.iter().filter(|request| request.class == 0).count();
+    assert!((10..40).contains(&of_first), "both classes are drawn: {of_first}");
 }
 
 #[test]
@@ -258,7 +307,7 @@ fn numbers_that_can_not_be_are_refused() {
         |s| {
             s.classes[0].lengths = Lengths::Fixed { prompt_tokens: 5, output_tokens: 0 };
         },
-        "output_tokens is 0; it must be at least 1, and the first not above the second",
+        "output_tokens is 0; it must be at least 1",
     );
     check_bad(|s| s.classes.clear(), "weight is []; it must be above 0, of at least one class");
 }
@@ -278,7 +327,10 @@ fn a_trace_too_short_is_refused_and_one_without_times_too() {
         generate(&spec, &vocabulary(), 0, 0).map(|_| ())
     };
     let error = recorded(short.path()).expect_err("it has one request").to_string();
-    assert!(error.contains("it has 1 requests, fewer than the 200 asked for"), "{error}");
+    assert!(
+        error.contains("it has fewer requests than the 200 asked for; use --num-prompts 1"),
+        "{error}"
+    );
 
     let rows = "1,2\n".repeat(200);
     let lengths = file(format!("prompt_tokens,output_tokens\n{rows}").as_bytes());

@@ -67,7 +67,7 @@ fn header(origin: Origin) -> Header {
         },
         "executor": { "device": "cpu" }, "machine": { "cpu_features": [] },
         "limits": { "block_size": 16, "num_blocks": 8, "max_num_seqs": 2, "max_model_len": 64 },
-        "experiment": null, "dropped_requests": 0, "truncated_requests": 0,
+        "experiment": null, "classes": [], "dropped_requests": 0, "truncated_requests": 0,
     });
     serde_json::from_value(json).expect("a header")
 }

@@ -4,9 +4,12 @@ use std::cell::Cell;
 use std::time::Duration;
 
 use metron_engine::{Engine, Executor, Refused, RunEnd, StepObserver, Submission, Wake};
-use metron_trace::{EndStatus, PreemptionCause, Request, Timestamp, WorkKind};
+use metron_sim::SimExecutor;
+use metron_trace::{EndStatus, Limits, PreemptionCause, Request, Timestamp, WorkKind};
 
-use crate::support::{LIMITS, Odd, Record, one_at_a_time, policy, run, submission};
+use crate::support::{
+    LIMITS, Odd, OneMillisecondAToken, Record, one_at_a_time, policy, run, submission,
+};
 
 #[test]
 fn a_request_gets_its_first_token_from_its_prefill_and_the_others_one_a_step() {
@@ -56,13 +59,20 @@ fn a_policy_may_wait_for_a_time() {
 }
 
 #[test]
-fn a_plan_that_only_preempts_is_followed_by_another() {
+fn a_plan_that_only_preempts_is_followed_by_another_at_once() {
+    let later = Timestamp::from_nanos(10_000_000_000);
+    for wake in [Wake::OnEvent, Wake::At(later)] {
+        check_preemption_alone(wake, later);
+    }
+}
+
+fn check_preemption_alone(wake: Wake, later: Timestamp) {
     let mut preempted = false;
     let mut cautious = policy(move |plan, requests| {
         let Some(&id) = requests.first() else { return Ok(Wake::OnEvent) };
         if !preempted && plan.view(id).is_some_and(|view| view.generated() == 1) {
             preempted = true;
-            return plan.preempt(id, PreemptionCause::Policy).map(|()| Wake::OnEvent);
+            return plan.preempt(id, PreemptionCause::Policy).map(|()| wake);
         }
         one_at_a_time(plan, requests)
     });
@@ -70,6 +80,7 @@ fn a_plan_that_only_preempts_is_followed_by_another() {
     run(&mut cautious, vec![submission(0, 0, 4, 2)], None, &mut record).unwrap();
     let preempted = record.steps.iter().map(|step| step.preemptions.len());
     assert_eq!(preempted.collect::<Vec<_>>(), [0, 1], "the step that follows has the preemption");
+    assert!(record.steps[1].planned_at < later, "nobody waited");
 }
 
 #[test]
@@ -109,6 +120,22 @@ fn a_policy_sees_what_fits_the_context_where_the_client_sent_no_cap() {
     let mut record = Record::default();
     run(&mut curious, vec![uncapped], None, &mut record).unwrap();
     assert_eq!((record.tokens.len(), record.requests[0].max_tokens), (3, 36));
+}
+
+/// Such a request ends at an end of sequence, or where the context or the pool does.
+#[test]
+fn a_request_without_a_length_and_a_cap_gets_what_fits_the_context_and_the_pool() {
+    for (num_blocks, fits) in [(16, 36), (8, 29)] {
+        let mut uncapped = submission(0, 0, 4, 1);
+        uncapped.request.output_tokens = None;
+        uncapped.request.max_tokens = Request::NO_CAP;
+        let engine = Engine { limits: Limits { num_blocks, ..LIMITS }, ..ENGINE };
+        let mut record = Record::default();
+        let mut executor = SimExecutor::new(OneMillisecondAToken);
+        let mut policy = policy(one_at_a_time);
+        engine.run(&mut executor, &mut policy, [uncapped], &mut record).unwrap();
+        assert_eq!((record.tokens.len(), record.requests[0].max_tokens), (fits, fits as u32));
+    }
 }
 
 /// Never sleeps longer than 10 ms at a time.

@@ -78,6 +78,12 @@ pub enum StoreError {
         /// Memory that it takes.
         megabytes: usize,
     },
+    /// The thread that writes the trace is gone.
+    #[error("the thread that writes the trace {how}; what the tables hold already can be read")]
+    Writer {
+        /// How it went.
+        how: &'static str,
+    },
     /// A file is not what its name says.
     #[error("{}: {cause}", path.display())]
     Malformed {

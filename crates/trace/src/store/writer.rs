@@ -195,15 +195,10 @@ impl TraceWriter {
         if let Some(disk) = self.disk.take() {
             self.failed = join(disk).err();
         }
-        self.failed.clone().unwrap_or_else(|| ended_early("ended before the run"))
+        self.failed.clone().unwrap_or_else(|| StoreError::Writer { how: "ended before the run" })
     }
 }
 
 fn join(disk: JoinHandle<Result<(), StoreError>>) -> Result<(), StoreError> {
-    disk.join().unwrap_or_else(|_| Err(ended_early("panicked")))
-}
-
-fn ended_early(how: &str) -> StoreError {
-    let cause = format!("the thread that writes the trace {how}");
-    StoreError::Malformed { path: PathBuf::new(), cause }
+    disk.join().unwrap_or(Err(StoreError::Writer { how: "panicked" }))
 }
