@@ -12,7 +12,7 @@ use crate::hub::{ConfigSource, ModelFiles, WeightFiles};
 use crate::model::Model;
 use crate::threads;
 use crate::weights::{
-    DummyWeights, GgufWeights, LoadError, SafetensorsWeights, Weights, check_complete,
+    DummyWeights, GgufWeights, LoadError, SafetensorsWeights, Weights, check_tensors, stored_dtype,
 };
 
 /// Where to compute.
@@ -107,13 +107,11 @@ impl LoadedModel {
         if options.batch_invariant && !has_invariant_kernels(&device) {
             return Err(LoadError::NotBatchInvariant { device: "CUDA".to_owned() });
         }
-        // Before the weights: a GGUF file's metadata need not be in memory twice.
-        let eos_ids = eos_ids(files)?;
-        let (config, weights) = open(files, options.seed)?;
-        let dtype =
-            options.dtype.unwrap_or_else(|| Dtype::default_of(weights.stored_dtype(), &device));
+        let Source { config, eos_ids, weights } = Source::open(files, options.seed)?;
+        check_tensors(weights.as_ref(), &config, &files.source)?;
+        let default = || Dtype::default_of(stored_dtype(weights.as_ref(), &config), &device);
+        let dtype = options.dtype.unwrap_or_else(default);
         check_dtype(dtype, &config, &device)?;
-        check_complete(weights.as_ref(), &config, &files.source)?;
         let context = config.max_position_embeddings;
         let positions = options.max_model_len.map_or(context, |len| len as usize);
         if positions > context {
@@ -220,19 +218,30 @@ fn check(config: ModelConfig, source_name: &str) -> Result<ModelConfig, LoadErro
     Ok(config)
 }
 
-fn open(files: &ModelFiles, seed: u64) -> Result<(ModelConfig, Box<dyn Weights>), LoadError> {
-    match &files.weights {
-        WeightFiles::Gguf(path) => {
-            let weights = GgufWeights::open(path)?;
-            Ok((weights.config()?, Box::new(weights)))
-        }
-        WeightFiles::Safetensors(paths) => {
-            Ok((read_config(files)?, Box::new(SafetensorsWeights::open(paths)?)))
-        }
-        WeightFiles::Dummy => {
-            let config = read_config(files)?;
-            let weights = DummyWeights::new(&config, seed);
-            Ok((config, Box::new(weights)))
+/// What a model is loaded from.
+struct Source {
+    config: ModelConfig,
+    eos_ids: Vec<u32>,
+    weights: Box<dyn Weights>,
+}
+
+impl Source {
+    fn open(files: &ModelFiles, seed: u64) -> Result<Self, LoadError> {
+        match &files.weights {
+            WeightFiles::Gguf(path) => {
+                let weights = GgufWeights::open(path)?;
+                let eos_ids = weights.eos_ids().into_iter().collect();
+                Ok(Self { config: weights.config()?, eos_ids, weights: Box::new(weights) })
+            }
+            WeightFiles::Safetensors(paths) => {
+                let (config, eos_ids) = (read_config(files)?, eos_ids(files)?);
+                Ok(Self { config, eos_ids, weights: Box::new(SafetensorsWeights::open(paths)?) })
+            }
+            WeightFiles::Dummy => {
+                let (config, eos_ids) = (read_config(files)?, eos_ids(files)?);
+                let weights = Box::new(DummyWeights::new(&config, seed));
+                Ok(Self { config, eos_ids, weights })
+            }
         }
     }
 }
