@@ -62,10 +62,22 @@ impl Dtype {
 
     /// Bytes that a weight takes, its share of a scale included.
     pub(crate) fn bytes_per_weight(self) -> f64 {
+        let (bytes, weights) = self.block();
+        bytes as f64 / weights as f64
+    }
+
+    /// Bytes that so many weights take.
+    pub(crate) fn bytes_of(self, weights: u64) -> u64 {
+        let (bytes, per_block) = self.block();
+        weights.div_ceil(per_block).saturating_mul(bytes)
+    }
+
+    /// Bytes and weights of the smallest piece in which weights are held.
+    fn block(self) -> (u64, u64) {
         match self {
-            Self::F32 => 4.0,
-            Self::F16 | Self::Bf16 => 2.0,
-            Self::Q8_0 => size_of::<<Q8 as Format>::Block>() as f64 / (PANEL * Q8::DEPTH) as f64,
+            Self::F32 => (4, 1),
+            Self::F16 | Self::Bf16 => (2, 1),
+            Self::Q8_0 => (size_of::<<Q8 as Format>::Block>() as u64, (PANEL * Q8::DEPTH) as u64),
         }
     }
 

@@ -9,6 +9,7 @@ use crate::config::ModelConfig;
 use crate::dtype::Dtype;
 use crate::eos::eos_ids;
 use crate::hub::{ConfigSource, ModelFiles, WeightFiles};
+use crate::memory::{check_loads, free_memory};
 use crate::model::Model;
 use crate::threads;
 use crate::weights::{
@@ -118,6 +119,9 @@ impl LoadedModel {
             let (model, asked) = (files.id.clone(), positions as u32);
             return Err(LoadError::BeyondContext { model, asked, context });
         }
+        if let Some(free) = free_memory(&device) {
+            check_loads(&files.id, &config, dtype, &device, free)?;
+        }
         threads::limit_shared_pool(options.threads);
         let model = Model::load(&config, weights.as_ref(), dtype, &device, positions)?;
         let info = ModelInfo {
@@ -152,6 +156,11 @@ impl LoadedModel {
         let config = self.config();
         let floats = 2 * config.num_hidden_layers * config.kv_heads() * config.head_width();
         (floats * self.activation_bytes()) as u64 * u64::from(block_size)
+    }
+
+    /// Bytes that are free on its device; `None` if that does not tell.
+    pub fn free_memory(&self) -> Option<u64> {
+        free_memory(&self.device)
     }
 
     /// Bytes of an activation, and of a number in the KV cache.

@@ -153,6 +153,23 @@ pub enum LoadError {
         /// Blocks that fit.
         most_blocks: u64,
     },
+    /// The weights do not fit.
+    #[error(
+        "{model} takes {} MiB to load in {dtype}, but only {} MiB are free; {advice}",
+        bytes >> 20, free >> 20
+    )]
+    TooLarge {
+        /// Which.
+        model: String,
+        /// The number format of the weights.
+        dtype: String,
+        /// What loading takes at least.
+        bytes: u64,
+        /// Free memory.
+        free: u64,
+        /// What to do.
+        advice: String,
+    },
     /// Candle refused.
     #[error("loading the model: {0}")]
     Candle(#[from] candle_core::Error),
@@ -189,19 +206,6 @@ pub(crate) fn check_tensors(
     mismatch(source_name, &problems)
 }
 
-/// An error of these problems, if there are any.
-fn mismatch(source_name: &str, problems: &[String]) -> Result<(), LoadError> {
-    if problems.is_empty() {
-        return Ok(());
-    }
-    let shown = problems.iter().take(8).cloned().collect::<Vec<_>>().join("; ");
-    let rest = problems.len().saturating_sub(8);
-    let more = if rest > 0 { format!("; and {rest} more") } else { String::new() };
-    Err(LoadError::Mismatch {
-        source_name: source_name.to_owned(),
-        problems: format!("{shown}{more}"),
-    })
-}
 /// Whether a tensor holds nothing new: the rotary embedding's frequencies, which old checkpoints
 /// carry, and an output projection that the shape says is the embedding.
 fn is_redundant(name: &str, config: &ModelConfig) -> bool {
@@ -216,3 +220,16 @@ pub(crate) fn stored_dtype(weights: &dyn Weights, config: &ModelConfig) -> Store
     StoredDtype::of_all(matrices.filter_map(|(name, _)| weights.stored(&name)?.dtype))
 }
 
+/// An error of these problems, if there are any.
+fn mismatch(source_name: &str, problems: &[String]) -> Result<(), LoadError> {
+    if problems.is_empty() {
+        return Ok(());
+    }
+    let shown = problems.iter().take(8).cloned().collect::<Vec<_>>().join("; ");
+    let rest = problems.len().saturating_sub(8);
+    let more = if rest > 0 { format!("; and {rest} more") } else { String::new() };
+    Err(LoadError::Mismatch {
+        source_name: source_name.to_owned(),
+        problems: format!("{shown}{more}"),
+    })
+}
