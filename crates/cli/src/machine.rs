@@ -28,14 +28,6 @@ pub(crate) fn this_machine(device: &str) -> Machine {
     }
 }
 
-/// Memory that a new process could take, in bytes.
-pub(crate) fn free_memory() -> u64 {
-    let kinds = RefreshKind::nothing().with_memory(MemoryRefreshKind::nothing().with_ram());
-    let system = System::new_with_specifics(kinds);
-    let limit = system.cgroup_limits().map_or(u64::MAX, |limits| limits.free_memory);
-    system.available_memory().min(limit)
-}
-
 #[cfg(target_arch = "x86_64")]
 fn cpu_features() -> Vec<String> {
     macro_rules! detected {

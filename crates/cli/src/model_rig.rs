@@ -94,9 +94,9 @@ impl ModelOnDisk {
                 metron_llm::LoadError::Dtype { .. }
                 | metron_llm::LoadError::BeyondContext { .. }
                 | metron_llm::LoadError::NotBatchInvariant { .. } => Kind::Usage,
-                metron_llm::LoadError::Device { .. } | metron_llm::LoadError::KvPool { .. } => {
-                    Kind::Environment
-                }
+                metron_llm::LoadError::Device { .. }
+                | metron_llm::LoadError::TooLarge { .. }
+                | metron_llm::LoadError::KvPool { .. } => Kind::Environment,
                 _ => Kind::Input,
             };
             Failure { kind, error: error.into() }

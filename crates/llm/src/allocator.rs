@@ -18,11 +18,42 @@ pub(crate) fn return_memory() {
 
 fn give_back_from(bytes: i32) {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    // SAFETY: both settings may be set at any time, from any thread.
-    unsafe {
-        libc::mallopt(libc::M_MMAP_THRESHOLD, bytes);
-        libc::mallopt(libc::M_TRIM_THRESHOLD, bytes);
+    {
+        // SAFETY: every setting may be set at any time, from any thread.
+        let set = |setting, bytes| unsafe { libc::mallopt(setting, bytes) == 1 };
+        set_up_to_limit(bytes, |bytes| set(libc::M_MMAP_THRESHOLD, bytes));
+        set(libc::M_TRIM_THRESHOLD, bytes);
     }
     #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
     let _ = bytes;
+}
+
+/// Sets a threshold, or the greatest below it that every glibc takes: the older ones refuse more
+/// than 32 MiB, and would keep what was set before.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+fn set_up_to_limit(bytes: i32, set: impl Fn(i32) -> bool) {
+    const LIMIT: i32 = 1 << 25;
+    if !set(bytes) {
+        set(bytes.min(LIMIT));
+    }
+}
+
+#[cfg(all(test, target_os = "linux", target_env = "gnu"))]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[test]
+    fn a_c_library_that_refuses_a_threshold_gets_the_greatest_that_it_takes() {
+        for (limit, expected) in [(i32::MAX, 1 << 30), (1 << 25, 1 << 25)] {
+            let threshold = Cell::new(1 << 20);
+            set_up_to_limit(1 << 30, |bytes| {
+                let takes = bytes <= limit;
+                threshold.set(if takes { bytes } else { threshold.get() });
+                takes
+            });
+            assert_eq!(threshold.get(), expected);
+        }
+    }
 }

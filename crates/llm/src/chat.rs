@@ -3,7 +3,9 @@
 
 use std::path::Path;
 
+use minijinja::filters::tojson;
 use minijinja::syntax::SyntaxConfig;
+use minijinja::value::Kwargs;
 use minijinja::{Environment, Error, ErrorKind, context};
 use minijinja_contrib::pycompat::unknown_method_callback;
 use serde_json::Value;
@@ -75,7 +77,35 @@ fn environment() -> Result<Environment<'static>, Error> {
     environment.add_function("raise_exception", |cause: String| -> Result<(), Error> {
         Err(Error::new(ErrorKind::InvalidOperation, cause))
     });
+    environment.add_filter("tojson", to_json);
     Ok(environment)
+}
+
+/// JSON as transformers' templates write it. The engine's own filter is made for HTML, and escapes
+/// four characters that need no escape in JSON.
+fn to_json(value: &minijinja::Value, options: Kwargs) -> Result<String, Error> {
+    // An indent of any width could fill the memory.
+    let _: Option<u8> = options.get("indent")?;
+    let json = tojson(value, None, options)?;
+    Ok(without_html_escapes(&json.to_string()))
+}
+
+fn without_html_escapes(json: &str) -> String {
+    const ESCAPES: [(&str, &str); 4] =
+        [(r"\u003c", "<"), (r"\u003e", ">"), (r"\u0026", "&"), (r"\u0027", "'")];
+    let mut plain = String::with_capacity(json.len());
+    let mut rest = json;
+    while let Some(at) = rest.find('\\') {
+        let (before, escape) = rest.split_at(at);
+        // A backslash of the text's own is two of them.
+        let pair = escape.split_at_checked(2).map_or(escape, |(pair, _)| pair);
+        let of_html = ESCAPES.into_iter().find(|(escaped, _)| escape.starts_with(escaped));
+        let (escaped, shown) = of_html.unwrap_or((pair, pair));
+        plain.push_str(before);
+        plain.push_str(shown);
+        rest = &escape[escaped.len()..];
+    }
+    plain + rest
 }
 
 /// What the tokenizer's configuration beside `config.json` calls the tokens that begin and end a
@@ -116,6 +146,20 @@ mod tests {
                     {%- for m in messages %}\n  {% if m.get('role') == 'user' %}\n\
                     [INST] {{ m['content'].strip() | tojson }} [/INST]{% endif %}{% endfor %}";
         assert_eq!(template(text).prompt(" \"hi\" ").unwrap(), "<s>[INST] \"\\\"hi\\\"\" [/INST]");
+    }
+
+    /// Transformers' `tojson` is `json.dumps(..., ensure_ascii=False)`.
+    #[test]
+    fn json_in_a_prompt_is_as_python_writes_it() {
+        let json = |text: &str| template("{{ messages | tojson }}").prompt(text).unwrap();
+        let of = |content: &str| format!(r#"[{{"role": "user", "content": "{content}"}}]"#);
+        assert_eq!(json("<b> & 'é'"), of("<b> & 'é'"));
+        assert_eq!(json("\"\n\u{1}<"), of(r#"\"\n\u0001<"#));
+        assert_eq!(json(r"\u003c"), of(r"\\u003c"), "a backslash of the message's own");
+        let indented = template("{{ messages[0] | tojson(indent=2) }}").prompt("<b>").unwrap();
+        assert_eq!(indented, "{\n  \"role\": \"user\",\n  \"content\": \"<b>\"\n}");
+        let endless = template("{{ messages | tojson(indent=99999999999) }}").prompt("hi");
+        assert!(endless.is_err());
     }
 
     #[test]

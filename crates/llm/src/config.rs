@@ -55,6 +55,9 @@ pub struct ModelConfig {
     /// Whether the window is used (Qwen2 carries one and does not use it).
     #[serde(default)]
     pub use_sliding_window: Option<bool>,
+    /// How the weights are quantised; none may be.
+    #[serde(default)]
+    pub quantization_config: Option<Quantisation>,
 }
 
 fn default_rope_theta() -> f64 {
@@ -65,28 +68,56 @@ fn silu() -> String {
     "silu".to_owned()
 }
 
+/// How a checkpoint in safetensors was quantised, by its own account.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Quantisation {
+    /// `fp8`, `gptq`, `awq`, `compressed-tensors`, ...
+    #[serde(default)]
+    pub quant_method: Option<String>,
+}
+
 /// Stretching of the rotary embedding.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "RopeScalingFields")]
 pub struct RopeScaling {
     /// Which rule.
-    #[serde(alias = "type")]
     pub rope_type: RopeType,
     /// How far frequencies are stretched.
-    #[serde(default = "one")]
     pub factor: f64,
     /// Llama 3: wavelengths above `original / low_freq_factor` are stretched whole.
-    #[serde(default = "one")]
     pub low_freq_factor: f64,
     /// Llama 3: wavelengths below `original / high_freq_factor` are left alone.
-    #[serde(default = "one")]
     pub high_freq_factor: f64,
     /// Llama 3: the context that the model was first trained for.
-    #[serde(default)]
     pub original_max_position_embeddings: usize,
 }
 
-fn one() -> f64 {
-    1.0
+/// The same as files have it. The rule was called `type` first; transformers write both names when
+/// they save such a model again, and read the new one.
+#[derive(Deserialize)]
+struct RopeScalingFields {
+    rope_type: Option<RopeType>,
+    r#type: Option<RopeType>,
+    factor: Option<f64>,
+    low_freq_factor: Option<f64>,
+    high_freq_factor: Option<f64>,
+    original_max_position_embeddings: Option<usize>,
+}
+
+impl TryFrom<RopeScalingFields> for RopeScaling {
+    type Error = &'static str;
+
+    fn try_from(fields: RopeScalingFields) -> Result<Self, Self::Error> {
+        Ok(Self {
+            rope_type: fields.rope_type.or(fields.r#type).ok_or("missing field `rope_type`")?,
+            factor: fields.factor.unwrap_or(1.0),
+            low_freq_factor: fields.low_freq_factor.unwrap_or(1.0),
+            high_freq_factor: fields.high_freq_factor.unwrap_or(1.0),
+            original_max_position_embeddings: fields
+                .original_max_position_embeddings
+                .unwrap_or_default(),
+        })
+    }
 }
 
 /// The rotary embedding as transformers 5 describes it.
@@ -144,6 +175,15 @@ pub enum ConfigError {
         /// What it may be.
         allowed: String,
     },
+    /// Weights that mean nothing without what quantised them.
+    #[error(
+        "the weights are quantised (quantization_config: {method}), and safetensors are read in F32, \
+         F16 and BF16; take the model in one of these, or as a GGUF file"
+    )]
+    Quantised {
+        /// How.
+        method: String,
+    },
     /// The file does not say.
     #[error("`{field}` is missing, or is not a number")]
     Missing {
@@ -160,6 +200,10 @@ impl ModelConfig {
     /// Refuses shapes that can't run.
     pub fn check(&self) -> Result<(), ConfigError> {
         self.family()?;
+        if let Some(Quantisation { quant_method }) = &self.quantization_config {
+            let method = quant_method.clone().unwrap_or_else(|| "no method named".to_owned());
+            return Err(ConfigError::Quantised { method });
+        }
         self.check_sizes()?;
         self.check_heads()?;
         self.check_rope()?;

@@ -7,8 +7,9 @@ use crate::formats::{Format, PANEL, Q8};
 
 /// Number format in which weights are held.
 ///
-/// On the CPU activations and sums are f32 whatever the weights are; on other devices they have
-/// the weights' format (f32 for `q8_0`).
+/// On the CPU sums are f32 whatever the weights are, and so are activations, but for those that enter
+/// a product with bf16 weights: they are rounded to bf16 too. On other devices activations have the
+/// weights' format (f32 for `q8_0`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dtype {
     /// 32-bit floats.
@@ -47,9 +48,8 @@ impl fmt::Display for Dtype {
 }
 
 impl Dtype {
-    /// The rule of docs/dtypes.md. On the CPU: the narrowest format that holds every number of the
-    /// file exactly, so that the default never changes what the model computes. On CUDA: bf16,
-    /// but f16 for an f16 file.
+    /// The rule of docs/dtypes.md. On the CPU: the narrowest format that holds every weight of the
+    /// file exactly. On CUDA: bf16, but f16 for an f16 file.
     pub(crate) fn default_of(stored: StoredDtype, device: &Device) -> Self {
         match stored {
             StoredDtype::F16 => Self::F16,
@@ -62,10 +62,22 @@ impl Dtype {
 
     /// Bytes that a weight takes, its share of a scale included.
     pub(crate) fn bytes_per_weight(self) -> f64 {
+        let (bytes, weights) = self.block();
+        bytes as f64 / weights as f64
+    }
+
+    /// Bytes that so many weights take.
+    pub(crate) fn bytes_of(self, weights: u64) -> u64 {
+        let (bytes, per_block) = self.block();
+        weights.div_ceil(per_block).saturating_mul(bytes)
+    }
+
+    /// Bytes and weights of the smallest piece in which weights are held.
+    fn block(self) -> (u64, u64) {
         match self {
-            Self::F32 => 4.0,
-            Self::F16 | Self::Bf16 => 2.0,
-            Self::Q8_0 => size_of::<<Q8 as Format>::Block>() as f64 / (PANEL * Q8::DEPTH) as f64,
+            Self::F32 => (4, 1),
+            Self::F16 | Self::Bf16 => (2, 1),
+            Self::Q8_0 => (size_of::<<Q8 as Format>::Block>() as u64, (PANEL * Q8::DEPTH) as u64),
         }
     }
 

@@ -10,7 +10,6 @@ use crate::allocator::keep_memory;
 use crate::kv_cache::KvCache;
 use crate::linear::with_floats;
 use crate::load::LoadedModel;
-use crate::memory::free_memory;
 use crate::operators::OperatorClock;
 use crate::plan::{BatchError, Capacity, ForwardPlan, Share};
 use crate::sampler::{SampleError, sample};
@@ -217,7 +216,7 @@ fn check_fits(model: &LoadedModel, pool: KvPool) -> Result<(), LoadError> {
     }
     let per_block = model.kv_bytes_per_block(block_size);
     let bytes = per_block.saturating_mul(u64::from(num_blocks));
-    match free_memory(&model.device) {
+    match model.free_memory() {
         Some(free) if bytes > free => {
             let most_blocks = free / per_block.max(1);
             Err(LoadError::KvPool { num_blocks, bytes, free, most_blocks })

@@ -1,7 +1,7 @@
 //! Unsafe because a kernel reads packed weights through raw pointers.
 //!
-//! The number formats in which weights are held on the CPU. Files in f16, bf16 and `Q8_0` lose
-//! nothing in theirs. Sums are always f32, and so are the activations, except beside weights in
+//! The number formats in which weights are held on the CPU. Files in f16 and bf16 lose nothing in
+//! theirs, nor do those in `Q8_0` as llama.cpp makes them. Sums are always f32, and so are the activations, except beside weights in
 //! bf16 (`matmul/bf16.rs`).
 
 #![expect(unsafe_code, reason = "raw loads in the hot loop")]
@@ -138,6 +138,10 @@ impl Format for Bf16Pairs {
 
 /// 8-bit whole numbers with one scale for 32 inputs of a column, as llama.cpp's `Q8_0` (whose
 /// scale is an f16, and so is exact here).
+///
+/// The scale is found again from the numbers: it is the file's own where the greatest number of a
+/// block is 127 of its steps, as in every block that llama.cpp quantises (`quantize_row_q8_0_ref`).
+/// Any other block is quantised anew, and is off by half a step at most.
 #[derive(Debug)]
 pub(crate) enum Q8 {}
 
@@ -194,14 +198,36 @@ mod tests {
 
     #[test]
     fn numbers_of_a_q8_0_file_are_held_exactly() {
-        let scale = f16::from_f32(0.0123).to_f32();
-        let weights: Vec<f32> = (0..32).map(|i| (i as f32 * 8.0 - 127.0) * scale).collect();
-        let block = Q8::pack(&[&[0.0; 32], &weights]);
-        for (input, weight) in weights.iter().enumerate() {
-            assert_eq!(Q8::weight(&block, input, 1).to_bits(), weight.to_bits());
-            assert_eq!(Q8::weight(&block, input, 0).to_bits(), 0);
-            assert_eq!(Q8::weight(&block, input, 15).to_bits(), 0);
+        // From the least number in which a step can be told to the greatest.
+        for scale in [f16::MIN_POSITIVE_SUBNORMAL, f16::from_f32(0.0123), f16::MAX] {
+            let of_file = |quant: f32| quant * scale.to_f32();
+            for first in -127..=120 {
+                let mut weights = [of_file(127.0); 32];
+                for (quant, weight) in (first..).zip(&mut weights[1..8]) {
+                    *weight = of_file(quant as f32);
+                }
+                let block = Q8::pack(&[&[0.0; 32], &weights]);
+                for (input, weight) in weights.iter().enumerate() {
+                    assert_eq!(Q8::weight(&block, input, 1).to_bits(), weight.to_bits());
+                    assert_eq!(Q8::weight(&block, input, 0).to_bits(), 0);
+                    assert_eq!(Q8::weight(&block, input, 15).to_bits(), 0);
+                }
+            }
         }
+    }
+
+    #[test]
+    fn a_block_whose_greatest_number_is_not_127_steps_is_off_by_half_a_step_at_most() {
+        let weights: Vec<f32> = (0..32).map(|i| i as f32 * 3.0 * 0.25).collect();
+        let block = Q8::pack(&[&weights]);
+        let half_a_step = 93.0 * 0.25 / 127.0 / 2.0;
+        let errors: Vec<f32> = weights
+            .iter()
+            .enumerate()
+            .map(|(input, weight)| (Q8::weight(&block, input, 0) - weight).abs())
+            .collect();
+        assert!(errors.iter().all(|error| *error <= half_a_step * 1.0001), "{errors:?}");
+        assert!(errors.iter().any(|error| *error > half_a_step / 2.0), "{errors:?}");
     }
 
     #[test]

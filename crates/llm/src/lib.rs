@@ -32,7 +32,9 @@ mod tokenizer;
 mod weights;
 
 pub use chat::{ChatError, ChatTemplate};
-pub use config::{ConfigError, Family, ModelConfig, RopeParameters, RopeScaling, RopeType};
+pub use config::{
+    ConfigError, Family, ModelConfig, Quantisation, RopeParameters, RopeScaling, RopeType,
+};
 pub use detokenizer::Detokenizer;
 pub use dtype::Dtype;
 pub use eos::eos_ids;

@@ -9,10 +9,11 @@ use crate::config::ModelConfig;
 use crate::dtype::Dtype;
 use crate::eos::eos_ids;
 use crate::hub::{ConfigSource, ModelFiles, WeightFiles};
+use crate::memory::{check_loads, free_memory};
 use crate::model::Model;
 use crate::threads;
 use crate::weights::{
-    DummyWeights, GgufWeights, LoadError, SafetensorsWeights, Weights, check_complete,
+    DummyWeights, GgufWeights, LoadError, SafetensorsWeights, Weights, check_tensors, stored_dtype,
 };
 
 /// Where to compute.
@@ -107,18 +108,19 @@ impl LoadedModel {
         if options.batch_invariant && !has_invariant_kernels(&device) {
             return Err(LoadError::NotBatchInvariant { device: "CUDA".to_owned() });
         }
-        // Before the weights: a GGUF file's metadata need not be in memory twice.
-        let eos_ids = eos_ids(files)?;
-        let (config, weights) = open(files, options.seed)?;
-        let dtype =
-            options.dtype.unwrap_or_else(|| Dtype::default_of(weights.stored_dtype(), &device));
+        let Source { config, eos_ids, weights } = Source::open(files, options.seed)?;
+        check_tensors(weights.as_ref(), &config, &files.source)?;
+        let default = || Dtype::default_of(stored_dtype(weights.as_ref(), &config), &device);
+        let dtype = options.dtype.unwrap_or_else(default);
         check_dtype(dtype, &config, &device)?;
-        check_complete(weights.as_ref(), &config, &files.source)?;
         let context = config.max_position_embeddings;
         let positions = options.max_model_len.map_or(context, |len| len as usize);
         if positions > context {
             let (model, asked) = (files.id.clone(), positions as u32);
             return Err(LoadError::BeyondContext { model, asked, context });
+        }
+        if let Some(free) = free_memory(&device) {
+            check_loads(&files.id, &config, dtype, &device, free)?;
         }
         threads::limit_shared_pool(options.threads);
         let model = Model::load(&config, weights.as_ref(), dtype, &device, positions)?;
@@ -154,6 +156,11 @@ impl LoadedModel {
         let config = self.config();
         let floats = 2 * config.num_hidden_layers * config.kv_heads() * config.head_width();
         (floats * self.activation_bytes()) as u64 * u64::from(block_size)
+    }
+
+    /// Bytes that are free on its device; `None` if that does not tell.
+    pub fn free_memory(&self) -> Option<u64> {
+        free_memory(&self.device)
     }
 
     /// Bytes of an activation, and of a number in the KV cache.
@@ -220,19 +227,30 @@ fn check(config: ModelConfig, source_name: &str) -> Result<ModelConfig, LoadErro
     Ok(config)
 }
 
-fn open(files: &ModelFiles, seed: u64) -> Result<(ModelConfig, Box<dyn Weights>), LoadError> {
-    match &files.weights {
-        WeightFiles::Gguf(path) => {
-            let weights = GgufWeights::open(path)?;
-            Ok((weights.config()?, Box::new(weights)))
-        }
-        WeightFiles::Safetensors(paths) => {
-            Ok((read_config(files)?, Box::new(SafetensorsWeights::open(paths)?)))
-        }
-        WeightFiles::Dummy => {
-            let config = read_config(files)?;
-            let weights = DummyWeights::new(&config, seed);
-            Ok((config, Box::new(weights)))
+/// What a model is loaded from.
+struct Source {
+    config: ModelConfig,
+    eos_ids: Vec<u32>,
+    weights: Box<dyn Weights>,
+}
+
+impl Source {
+    fn open(files: &ModelFiles, seed: u64) -> Result<Self, LoadError> {
+        match &files.weights {
+            WeightFiles::Gguf(path) => {
+                let weights = GgufWeights::open(path)?;
+                let eos_ids = weights.eos_ids().into_iter().collect();
+                Ok(Self { config: weights.config()?, eos_ids, weights: Box::new(weights) })
+            }
+            WeightFiles::Safetensors(paths) => {
+                let (config, eos_ids) = (read_config(files)?, eos_ids(files)?);
+                Ok(Self { config, eos_ids, weights: Box::new(SafetensorsWeights::open(paths)?) })
+            }
+            WeightFiles::Dummy => {
+                let (config, eos_ids) = (read_config(files)?, eos_ids(files)?);
+                let weights = Box::new(DummyWeights::new(&config, seed));
+                Ok(Self { config, eos_ids, weights })
+            }
         }
     }
 }

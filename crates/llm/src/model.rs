@@ -69,7 +69,7 @@ impl Model {
         let head_name =
             if config.tie_word_embeddings { EMBEDDING } else { "lm_head.weight" }.to_owned();
         let head = loader.linear(&[head_name])?;
-        let divisors = weights.shape(ROPE_DIVISORS).map(|_| weights.tensor(ROPE_DIVISORS));
+        let divisors = weights.stored(ROPE_DIVISORS).map(|_| weights.tensor(ROPE_DIVISORS));
         let divisors = divisors.transpose()?.map(|tensor| tensor.flatten_all()?.to_vec1::<f32>());
         Ok(Self {
             embedding: loader.embedding(&head)?,

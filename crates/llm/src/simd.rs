@@ -35,15 +35,20 @@ impl Level {
             if std::arch::is_x86_feature_detected!("avx512f") {
                 return Self::Avx512;
             }
-            if std::arch::is_x86_feature_detected!("avx2")
-                && std::arch::is_x86_feature_detected!("fma")
-                && std::arch::is_x86_feature_detected!("f16c")
-            {
+            if has_avx2() {
                 return Self::Avx2;
             }
         }
         Self::Baseline
     }
+}
+
+/// Whether this machine has all that [`Avx2`] is compiled for.
+#[cfg(target_arch = "x86_64")]
+fn has_avx2() -> bool {
+    std::arch::is_x86_feature_detected!("avx2")
+        && std::arch::is_x86_feature_detected!("fma")
+        && std::arch::is_x86_feature_detected!("f16c")
 }
 
 /// Whether this machine multiplies pairs of brain floats itself (AVX512-BF16).
@@ -308,7 +313,7 @@ mod tests {
                 check_exp::<Avx512>();
             }
             #[cfg(target_arch = "x86_64")]
-            if std::arch::is_x86_feature_detected!("avx2") {
+            if has_avx2() {
                 check_exp::<Avx2>();
             }
         }

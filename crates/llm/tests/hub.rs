@@ -33,6 +33,17 @@ fn a_repository_is_downloaded_once_and_then_used_without_network() {
 }
 
 #[test]
+fn a_chat_template_in_a_file_of_its_own_is_downloaded_with_the_rest() {
+    let hub = FakeHub::serving([
+        ("config.json", small(CONFIG)),
+        ("chat_template.jinja", small("{{ messages[0].content }}")),
+        ("model.safetensors", large(b"weights", Manner::Well)),
+    ]);
+    let files = Bench::new(&hub.endpoint).resolve(&tiny()).unwrap();
+    assert_eq!(files.chat_template.as_deref(), Some("{{ messages[0].content }}"));
+}
+
+#[test]
 fn a_slow_hub_is_waited_for_as_long_as_bytes_arrive() {
     let hub = repository(Manner::Slowly(Duration::from_millis(400)));
     let mut bench = Bench::new(&hub.endpoint);

@@ -5,7 +5,7 @@ use crate::args::CalibrateArgs;
 use crate::calibrations;
 use crate::exit::{Failure, Kind, OrFail};
 use crate::experiment::{EngineSection, Experiment, ModelSection};
-use crate::machine::{free_memory, this_machine};
+use crate::machine::this_machine;
 use crate::model_rig::ModelOnDisk;
 use crate::prepare::limits;
 use crate::print;
@@ -31,7 +31,7 @@ pub(crate) fn run(args: &CalibrateArgs) -> Result<(), Failure> {
     let asked = limits(&experiment, room, context, |_| None);
     let loaded = model.load(asked.max_model_len, 0)?;
     let limits = limits(&experiment, room, context, |block_size| {
-        Some((free_memory(), loaded.kv_bytes_per_block(block_size)))
+        Some((loaded.free_memory()?, loaded.kv_bytes_per_block(block_size)))
     });
     let mut rig = model.rig(loaded, limits)?;
     let mut progress = Progress::new(StopSignal::on_ctrl_c(), quiet);

@@ -17,7 +17,7 @@ use crate::conditions::MachineWatch;
 use crate::exit::{Failure, Kind, OrFail};
 use crate::experiment::{EngineSection, Experiment, ModelSection};
 use crate::facts::{as_text, fact, machine_facts};
-use crate::machine::{free_memory, this_machine};
+use crate::machine::this_machine;
 use crate::model_rig::{ModelOnDisk, ModelRig};
 use crate::prepare::limits;
 use crate::print;
@@ -173,7 +173,7 @@ fn model_rig(args: &DoctorArgs, quiet: bool) -> Result<ModelRig, Failure> {
     let asked = limits(&experiment, room, Some(context), |_| None);
     let loaded = model.load(asked.max_model_len, 0)?;
     let limits = limits(&experiment, room, Some(context), |block_size| {
-        Some((free_memory(), loaded.kv_bytes_per_block(block_size)))
+        Some((loaded.free_memory()?, loaded.kv_bytes_per_block(block_size)))
     });
     model.rig(loaded, limits)
 }

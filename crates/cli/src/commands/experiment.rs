@@ -17,7 +17,7 @@ use crate::conditions::MachineWatch;
 use crate::exit::{Failure, Kind, OrFail};
 use crate::experiment::Experiment;
 use crate::facts;
-use crate::machine::{free_memory, this_machine};
+use crate::machine::this_machine;
 use crate::model_rig::{ModelOnDisk, ModelRig};
 use crate::output::OutputDir;
 use crate::prepare::{
@@ -121,7 +121,7 @@ impl Session<'_> {
         let asked = limits(&self.experiment, longest, Some(context), |_| None);
         let loaded = model.load(asked.max_model_len, self.experiment.seed.unwrap_or_default())?;
         let limits = limits(&self.experiment, longest, Some(context), |block_size| {
-            Some((free_memory(), loaded.kv_bytes_per_block(block_size)))
+            Some((loaded.free_memory()?, loaded.kv_bytes_per_block(block_size)))
         });
         let mut rig = model.rig(loaded, limits)?;
         rig.executor.time_operators(self.experiment.engine.trace_operators);

@@ -28,9 +28,14 @@ fn the_base_and_the_stretching_are_read_in_the_form_of_transformers_4_and_5() {
         serde_json::from_value(object.into()).unwrap()
     };
     let four = with(r#"{"rope_theta": 5e5, "rope_scaling": {"type": "linear", "factor": 2.0}}"#);
+    // As later versions save a model of the form above again.
+    let both = with(
+        r#"{"rope_theta": 5e5, "rope_scaling":
+            {"type": "default", "rope_type": "linear", "factor": 2.0}}"#,
+    );
     let five =
         with(r#"{"rope_parameters": {"rope_theta": 5e5, "rope_type": "linear", "factor": 2.0}}"#);
-    for config in [four, five] {
+    for config in [four, both, five] {
         assert_eq!(config.check(), Ok(()));
         assert!((config.rope_theta() - 5e5).abs() < f64::EPSILON);
         assert_eq!(config.rope_scaling().unwrap().rope_type, RopeType::Linear);
@@ -54,6 +59,10 @@ fn a_shape_that_cannot_run_is_refused_by_name() {
         refusal(|c| c.hidden_act = "gelu".to_owned()),
         refusal(|c| c.attention_bias = true),
         refusal(|c| c.sliding_window = Some(128)),
+        refusal(|c| {
+            let config = r#"{"quant_method": "fp8", "activation_scheme": "dynamic"}"#;
+            c.quantization_config = serde_json::from_str(config).unwrap();
+        }),
     ];
     insta::assert_snapshot!(refusals.join("\n"));
 }

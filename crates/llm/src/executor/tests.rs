@@ -5,7 +5,7 @@ use metron_engine::{
 use metron_trace::{Limits, Request, RequestId, Sampling, StepRecord, Token};
 
 use super::*;
-use crate::hub::{ConfigSource, ModelFiles};
+use crate::hub::{ConfigSource, ModelFiles, WeightFiles};
 use crate::load::LoadOptions;
 use crate::model::tests::{tiny, tiny_files};
 
@@ -59,6 +59,22 @@ fn a_pool_that_does_not_fit_is_refused_with_what_fits() {
     }
     let none = KvPool { block_size: 0, num_blocks: 8 };
     assert!(matches!(tiny_executor(none), Err(LoadError::EmptyKvPool)));
+}
+
+/// Without the check an allocation fails, which ends the process.
+#[test]
+fn a_model_that_is_larger_than_memory_is_refused_before_it_is_loaded() {
+    let mut config = crate::load::read_config(&tiny_files("tiny_llama")).unwrap();
+    (config.num_hidden_layers, config.intermediate_size) = (1000, 1 << 24);
+    let config = ConfigSource::Card(toml::Table::try_from(config).unwrap());
+    let files = ModelFiles { config, weights: WeightFiles::Dummy, ..tiny_files("tiny_llama") };
+    match LoadedModel::load(&files, &LoadOptions::default()).unwrap_err() {
+        // Feed-forward layers of 3 matrices of 32 by 2^24 in f32, and the rest of the model.
+        LoadError::TooLarge { bytes, free, .. } => {
+            assert!(bytes > 1000 * 3 * (32 << 24) * 4 && bytes > free);
+        }
+        other => panic!("{other}"),
+    }
 }
 
 /// Runs the one request there is.

@@ -110,8 +110,6 @@ pub struct HubRepository {
     pub repository: String,
     /// Branch, tag or commit.
     pub revision: String,
-    /// The file with the weights, or the index that names its shards.
-    pub weights: String,
 }
 
 /// A file inside a Python package.

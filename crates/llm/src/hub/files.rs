@@ -21,7 +21,7 @@ pub struct ModelFiles {
     /// Where the files came from, as part of a sentence: `hub org/name@rev`, `Python package
     /// name==version`, a path.
     pub source: String,
-    /// Format of the weights as users know it: `safetensors`, `gguf`, `dummy`.
+    /// Format of the weights as users know it: `safetensors`, `GGUF`, `GGUF Q4_1`, `dummy`.
     pub format: String,
     /// Where the architecture and shape are described.
     pub config: ConfigSource,

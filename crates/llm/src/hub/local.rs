@@ -14,6 +14,7 @@ use super::files::{ConfigSource, LoadFormat, ModelFiles, TokenizerSource, Weight
 /// The names that a model repository gives its files.
 pub(super) const CONFIG: &str = "config.json";
 pub(super) const TOKENIZER: &str = "tokenizer.json";
+pub(super) const CHAT_TEMPLATE: &str = "chat_template.jinja";
 pub(crate) const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 pub(crate) const GENERATION_CONFIG: &str = "generation_config.json";
 pub(super) const WEIGHTS: &str = "model.safetensors";
@@ -179,7 +180,7 @@ fn check_magic(path: &Path) -> Result<(), HubError> {
 /// The chat template beside the weights: a file of its own, or an entry of the tokenizer's
 /// configuration.
 fn chat_template(directory: &Path) -> Result<Option<String>, HubError> {
-    let own = directory.join("chat_template.jinja");
+    let own = directory.join(CHAT_TEMPLATE);
     if own.is_file() {
         return fs::read_to_string(&own).map(Some).map_err(HubError::io("read", &own));
     }
@@ -331,6 +332,6 @@ mod tests {
         assert_eq!(template(&[single]).as_deref(), Some("one"));
         let named = r#"{"chat_template": [{"name": "tool_use", "template": "no"}, {"name": "default", "template": "two"}]}"#;
         assert_eq!(template(&[(TOKENIZER_CONFIG, named)]).as_deref(), Some("two"));
-        assert_eq!(template(&[single, ("chat_template.jinja", "three")]).as_deref(), Some("three"));
+        assert_eq!(template(&[single, (CHAT_TEMPLATE, "three")]).as_deref(), Some("three"));
     }
 }

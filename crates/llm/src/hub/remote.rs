@@ -12,7 +12,9 @@ use super::background::BackgroundRuntime;
 use super::digest::check_sha256;
 use super::environment::HubEnvironment;
 use super::error::{HubError, Refusal, SourceFailure};
-use super::local::{self, CONFIG, GENERATION_CONFIG, INDEX, TOKENIZER, TOKENIZER_CONFIG, WEIGHTS};
+use super::local::{
+    self, CHAT_TEMPLATE, CONFIG, GENERATION_CONFIG, INDEX, TOKENIZER, TOKENIZER_CONFIG, WEIGHTS,
+};
 use super::progress::Progress;
 use super::transfer::{Arrival, Fault, transfer};
 
@@ -104,7 +106,7 @@ impl<'a> Remote<'a> {
         let commit = snapshot
             .file_name()
             .map_or(self.revision.clone(), |name| name.to_string_lossy().into_owned());
-        for optional in [GENERATION_CONFIG, TOKENIZER_CONFIG, TOKENIZER] {
+        for optional in [GENERATION_CONFIG, TOKENIZER_CONFIG, CHAT_TEMPLATE, TOKENIZER] {
             get(optional, &commit)?;
         }
         if get(WEIGHTS, &commit)?.is_none() {

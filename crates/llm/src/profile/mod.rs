@@ -180,15 +180,21 @@ fn by_operator(steps: &[Vec<OperatorSpan>], work: &StepWork) -> Vec<OperatorProf
             calls.insert(operator, count);
         }
     }
-    let profile = |(operator, mut times): (_, Vec<Duration>)| {
-        times.sort_unstable();
+    let profile = |(operator, times)| {
         let (flops, bytes) = work.of(operator);
-        let seconds = times[times.len() / 2].as_secs_f64();
+        let seconds = median(times).as_secs_f64();
         // An attention that had no sequence of its kind ran on nothing.
         let ran = flops > 0.0 || bytes > 0.0;
         ran.then(|| OperatorProfile { operator, calls: calls[&operator], seconds, flops, bytes })
     };
     times.into_iter().filter_map(profile).collect()
+}
+
+/// The middle one of at least one time, or the mean of the middle two.
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort_unstable();
+    let upper = times.len() / 2;
+    (times[(times.len() - 1) / 2] + times[upper]) / 2
 }
 
 #[cfg(test)]

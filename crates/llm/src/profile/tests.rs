@@ -94,6 +94,14 @@ fn a_shape_beyond_the_model_or_its_cache_is_refused_by_name() {
 }
 
 #[test]
+fn the_median_of_an_even_number_of_steps_lies_between_the_middle_two() {
+    let of = |millis: &[u64]| median(millis.iter().copied().map(Duration::from_millis).collect());
+    assert_eq!(of(&[9]), Duration::from_millis(9));
+    assert_eq!(of(&[9, 1, 4]), Duration::from_millis(4));
+    assert_eq!(of(&[9, 1, 4, 6]), Duration::from_millis(5));
+}
+
+#[test]
 fn roofs_are_measured() {
     let roofs = measure_roofs(&executor()).unwrap();
     assert!(roofs.bytes_per_second() > 0.0 && roofs.flops_per_second > 0.0);

@@ -4,11 +4,9 @@
 //! split digits).
 
 use std::collections::{BTreeSet, HashMap};
-use std::fs::File;
-use std::io::BufReader;
 use std::path::Path;
 
-use candle_core::quantized::gguf_file::{Content, Value};
+use candle_core::quantized::gguf_file::Value;
 use tokenizers::models::bpe::{BPE, Vocab};
 use tokenizers::normalizers::NFC;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
@@ -20,7 +18,7 @@ use tokenizers::{AddedToken, SplitDelimiterBehavior};
 
 use super::check::check_merge;
 use super::{TokenizerError, guarded};
-use crate::weights::{GgufWeights, LoadError};
+use crate::weights::{LoadError, read_gguf};
 
 /// As in the `tokenizer.json` of Qwen2: digits one by one.
 const QWEN2: &str = concat!(
@@ -40,21 +38,14 @@ const UNUSED: i64 = 5;
 
 /// The tokenizer.
 pub(super) fn read(path: &Path) -> Result<tokenizers::Tokenizer, TokenizerError> {
-    let content = content(path)?;
-    let metadata = Metadata { values: &content.metadata, path };
-    metadata.check_kind()?;
-    metadata.tokenizer()
-}
-
-fn content(path: &Path) -> Result<Content, TokenizerError> {
     let malformed = |cause: String| TokenizerError::Malformed { path: path.to_owned(), cause };
-    // Checks the header first: Candle panics on some that it should refuse.
-    GgufWeights::open(path).map_err(|error| match error {
+    let (content, _) = read_gguf(path).map_err(|error| match error {
         LoadError::Malformed { cause, .. } => malformed(cause),
         other => malformed(other.to_string()),
     })?;
-    let file = File::open(path).map_err(|error| malformed(error.to_string()))?;
-    Content::read(&mut BufReader::new(file)).map_err(|error| malformed(error.to_string()))
+    let metadata = Metadata { values: &content.metadata, path };
+    metadata.check_kind()?;
+    metadata.tokenizer()
 }
 
 /// The steps before BPE, by the name that llama.cpp gives them.

@@ -1,9 +1,11 @@
+use std::collections::BTreeMap;
+
 use candle_core::{Device, Tensor};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use rayon::prelude::*;
 
-use super::{LoadError, Weights};
+use super::{LoadError, StoredTensor, Weights};
 use crate::config::ModelConfig;
 use crate::dtype::StoredDtype;
 
@@ -13,7 +15,7 @@ use crate::dtype::StoredDtype;
 /// norms are 1, biases and the embedding small.
 #[derive(Debug)]
 pub(crate) struct DummyWeights {
-    config: ModelConfig,
+    tensors: BTreeMap<String, Vec<usize>>,
     seed: u64,
 }
 
@@ -22,12 +24,12 @@ const CHUNK: usize = 1 << 16;
 
 impl DummyWeights {
     pub(crate) fn new(config: &ModelConfig, seed: u64) -> Self {
-        Self { config: config.clone(), seed }
+        Self { tensors: config.tensors(), seed }
     }
 
     /// A generator of the tensor's own: its place in the order of names is its stream.
     fn stream(&self, name: &str) -> ChaCha8Rng {
-        let place = self.config.tensors().keys().position(|key| key == name).unwrap_or_default();
+        let place = self.tensors.keys().position(|key| key == name).unwrap_or_default();
         let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
         rng.set_stream(place as u64);
         rng
@@ -35,12 +37,13 @@ impl DummyWeights {
 }
 
 impl Weights for DummyWeights {
-    fn shape(&self, name: &str) -> Option<Vec<usize>> {
-        self.config.tensors().get(name).cloned()
+    fn stored(&self, name: &str) -> Option<StoredTensor> {
+        let shape = self.tensors.get(name)?.clone();
+        Some(StoredTensor { shape, format: "f32".to_owned(), dtype: Some(StoredDtype::Other) })
     }
 
     fn tensor(&self, name: &str) -> Result<Tensor, LoadError> {
-        let shape = self.shape(name).unwrap_or_default();
+        let shape = self.tensors.get(name).cloned().unwrap_or_default();
         let len: usize = shape.iter().product();
         if name.contains("norm") {
             return Ok(Tensor::from_vec(vec![1.0_f32; len], shape, &Device::Cpu)?);
@@ -61,11 +64,15 @@ impl Weights for DummyWeights {
         Ok(Tensor::from_vec(values, shape, &Device::Cpu)?)
     }
 
-    fn format(&self) -> String {
-        "dummy".to_owned()
+    fn name_in_files(&self, _name: &str) -> Option<String> {
+        None
     }
 
-    fn stored_dtype(&self) -> StoredDtype {
-        StoredDtype::Other
+    fn names_in_files(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn format(&self) -> String {
+        "dummy".to_owned()
     }
 }

@@ -9,7 +9,7 @@ use candle_core::quantized::gguf_file::{Content, Value};
 use candle_core::{DType, Device, Tensor};
 
 use super::gguf_check::check_gguf;
-use super::{LoadError, ROPE_DIVISORS, Weights, mismatch};
+use super::{LoadError, PROJECTION, ROPE_DIVISORS, StoredTensor, Weights, mismatch};
 use crate::config::{ConfigError, ModelConfig, RopeScaling, RopeType};
 use crate::dtype::StoredDtype;
 
@@ -25,16 +25,10 @@ pub(crate) struct GgufWeights {
 impl GgufWeights {
     /// Opens and checks a file.
     pub(crate) fn open(path: &Path) -> Result<Self, LoadError> {
-        check_gguf(path)?;
-        let file =
-            File::open(path).map_err(|cause| LoadError::Io { path: path.to_owned(), cause })?;
-        let mut file = BufReader::new(file);
-        let content = Content::read(&mut file).map_err(|error| LoadError::Malformed {
-            path: path.to_owned(),
-            cause: error.to_string(),
-        })?;
+        let (content, file) = read_gguf(path)?;
         let mut weights =
             Self { path: path.to_owned(), content, file: Mutex::new(file), paired: None };
+        weights.check_whole()?;
         // llama.cpp stores the rows of llama's queries and keys for rotary embedding of
         // neighbours, and qwen2's as Hugging Face has them, for embedding of halves.
         if weights.architecture() == "llama" {
@@ -42,6 +36,19 @@ impl GgufWeights {
             weights.paired = Some((config.num_attention_heads, config.kv_heads()));
         }
         Ok(weights)
+    }
+
+    /// Refuses one file of several.
+    fn check_whole(&self) -> Result<(), LoadError> {
+        let parts = self.content.metadata.get("split.count").and_then(whole_number).unwrap_or(1);
+        if parts <= 1 {
+            return Ok(());
+        }
+        let cause = format!(
+            "this is one of the {parts} files of a split model; merge them (llama-gguf-split --merge \
+             FIRST_FILE OUTPUT) and name the whole one"
+        );
+        Err(LoadError::Malformed { path: self.path.clone(), cause })
     }
 
     fn architecture(&self) -> &str {
@@ -78,7 +85,7 @@ impl GgufWeights {
             |cause| LoadError::Config { source_name: self.path.display().to_string(), cause };
         let config = self.read_config().map_err(fail)?;
         config.check().map_err(fail)?;
-        self.check_understood(&config)?;
+        self.check_rotary(&config)?;
         Ok(config)
     }
 
@@ -121,6 +128,7 @@ impl GgufWeights {
             tie_word_embeddings: !self.content.tensor_infos.contains_key("output.weight"),
             sliding_window: number("attention.sliding_window").ok(),
             use_sliding_window: None,
+            quantization_config: None,
         })
     }
 
@@ -152,8 +160,8 @@ impl GgufWeights {
         }))
     }
 
-    /// Refuses what the decoder would leave out: the logits would be wrong without a word.
-    fn check_understood(&self, config: &ModelConfig) -> Result<(), LoadError> {
+    /// Refuses a rotary embedding that the decoder would compute otherwise.
+    fn check_rotary(&self, config: &ModelConfig) -> Result<(), LoadError> {
         let mut problems = Vec::new();
         let turned = format!("{}.rope.dimension_count", self.architecture());
         let turned = self.content.metadata.get(&turned).and_then(whole_number);
@@ -164,21 +172,10 @@ impl GgufWeights {
                  heads are supported"
             ));
         }
-        if let Some(shape) = self.shape(ROPE_DIVISORS).filter(|shape| *shape != [width / 2]) {
+        let divisors = self.stored(ROPE_DIVISORS).map(|tensor| tensor.shape);
+        if let Some(shape) = divisors.filter(|shape| *shape != [width / 2]) {
             problems.push(format!("rope_freqs.weight is {shape:?} and must be [{}]", width / 2));
         }
-        let names = config.tensors();
-        let known: BTreeSet<String> =
-            names.keys().map(String::as_str).chain([ROPE_DIVISORS]).filter_map(gguf_name).collect();
-        let family = self.architecture();
-        let mut unknown: Vec<&String> =
-            self.content.tensor_infos.keys().filter(|name| !known.contains(*name)).collect();
-        unknown.sort();
-        problems.extend(
-            unknown.into_iter().map(|name| {
-                format!("{name} is not part of a {family} model as it is computed here")
-            }),
-        );
         mismatch(&self.path.display().to_string(), &problems)
     }
 
@@ -199,21 +196,16 @@ impl GgufWeights {
 }
 
 impl Weights for GgufWeights {
-    fn shape(&self, name: &str) -> Option<Vec<usize>> {
+    fn stored(&self, name: &str) -> Option<StoredTensor> {
         let info = self.content.tensor_infos.get(&gguf_name(name)?)?;
-        Some(info.shape.dims().to_vec())
-    }
-
-    /// Norms are always f32: what counts is matrices.
-    fn stored_dtype(&self) -> StoredDtype {
-        let infos = self.content.tensor_infos.values();
-        let matrices = infos.filter(|info| info.shape.rank() == 2);
-        StoredDtype::of_all(matrices.map(|info| match info.ggml_dtype {
+        let dtype = match info.ggml_dtype {
             GgmlDType::F16 => StoredDtype::F16,
             GgmlDType::BF16 => StoredDtype::Bf16,
             GgmlDType::Q8_0 => StoredDtype::Q8_0,
             _ => StoredDtype::Other,
-        }))
+        };
+        let (shape, format) = (info.shape.dims().to_vec(), format!("{:?}", info.ggml_dtype));
+        Some(StoredTensor { shape, format, dtype: Some(dtype) })
     }
 
     fn tensor(&self, name: &str) -> Result<Tensor, LoadError> {
@@ -230,12 +222,31 @@ impl Weights for GgufWeights {
         })
     }
 
-    /// The format of the first layer's projections stands for the file.
-    fn format(&self) -> String {
-        let info = self.content.tensor_infos.get("blk.0.ffn_up.weight");
-        let dtype = info.map(|info| format!(" {:?}", info.ggml_dtype)).unwrap_or_default();
-        format!("GGUF{dtype}")
+    fn name_in_files(&self, name: &str) -> Option<String> {
+        gguf_name(name)
     }
+
+    fn names_in_files(&self) -> Vec<String> {
+        self.content.tensor_infos.keys().cloned().collect()
+    }
+
+    fn format(&self) -> String {
+        let dtype = self.stored(PROJECTION).map(|tensor| format!(" {}", tensor.format));
+        format!("GGUF{}", dtype.unwrap_or_default())
+    }
+}
+
+/// The metadata and the table of tensors of a file, checked before Candle reads it, which panics on
+/// some that it should refuse.
+pub(crate) fn read_gguf(path: &Path) -> Result<(Content, BufReader<File>), LoadError> {
+    check_gguf(path)?;
+    let file = File::open(path).map_err(|cause| LoadError::Io { path: path.to_owned(), cause })?;
+    let mut file = BufReader::new(file);
+    let content = Content::read(&mut file).map_err(|error| LoadError::Malformed {
+        path: path.to_owned(),
+        cause: error.to_string(),
+    })?;
+    Ok((content, file))
 }
 
 /// llama.cpp's name of a tensor.
@@ -288,8 +299,8 @@ fn real_number(value: &Value) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::weights::check_complete;
-    use crate::weights::gguf_file::{F32, GgufFile, STRING, U32, entry, on_disk, string};
+    use crate::weights::check_tensors;
+    use crate::weights::gguf_file::{F32, GgufFile, STRING, U16, U32, entry, on_disk, string};
 
     fn open(file: &GgufFile) -> Result<GgufWeights, LoadError> {
         GgufWeights::open(on_disk(&file.bytes()).path())
@@ -342,12 +353,20 @@ mod tests {
         assert_eq!(scaling(&[real("rope.scaling.factor", 0.0)]), None);
     }
 
+    /// The shape, where all of the file is understood.
+    fn read(file: &GgufFile) -> Result<ModelConfig, LoadError> {
+        let weights = open(file)?;
+        let config = weights.config()?;
+        check_tensors(&weights, &config, "tiny.gguf")?;
+        Ok(config)
+    }
+
     #[test]
     fn what_the_decoder_would_leave_out_is_refused() {
         let refusal = |change: &dyn Fn(&mut GgufFile)| {
             let mut file = GgufFile::tiny_llama();
             change(&mut file);
-            let error = open(&file).and_then(|weights| weights.config()).unwrap_err().to_string();
+            let error = read(&file).unwrap_err().to_string();
             error.split_once(": ").map(|(_path, cause)| cause.to_owned()).unwrap()
         };
         let number = |key: &str, n: u32| entry(&format!("llama.{key}"), U32, &n.to_le_bytes());
@@ -362,6 +381,20 @@ mod tests {
             }),
         ];
         insta::assert_snapshot!(refusals.join("\n"));
+    }
+
+    #[test]
+    fn one_file_of_several_says_how_to_merge_them() {
+        let of = |count: u16| {
+            let mut file = GgufFile::tiny_llama();
+            file.entries.push(entry("split.count", U16, &count.to_le_bytes()));
+            read(&file).map(drop).map_err(|error| error.to_string())
+        };
+        assert_eq!((of(0), of(1)), (Ok(()), Ok(())));
+        let error = of(3).unwrap_err();
+        let expected = "this is one of the 3 files of a split model; merge them (llama-gguf-split \
+                        --merge FIRST_FILE OUTPUT) and name the whole one";
+        assert!(error.ends_with(expected), "{error}");
     }
 
     #[test]
@@ -394,7 +427,7 @@ mod tests {
         let weights = GgufWeights::open(file.path()).unwrap();
         let mut config = weights.config().unwrap();
         config.intermediate_size = 16;
-        let error = check_complete(&weights, &config, "tiny.gguf").unwrap_err();
+        let error = check_tensors(&weights, &config, "tiny.gguf").unwrap_err();
         insta::assert_snapshot!(error);
     }
 }

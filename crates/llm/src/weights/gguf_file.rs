@@ -13,6 +13,7 @@ pub(crate) struct GgufFile {
     pub(crate) data: Vec<u8>,
 }
 
+pub(crate) const U16: u32 = 2;
 pub(crate) const U32: u32 = 4;
 pub(crate) const F32: u32 = 6;
 pub(crate) const STRING: u32 = 8;

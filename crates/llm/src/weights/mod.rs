@@ -7,6 +7,7 @@ mod gguf_check;
 pub(crate) mod gguf_file;
 mod safetensors;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use candle_core::Tensor;
@@ -16,26 +17,42 @@ use crate::dtype::StoredDtype;
 use crate::hub::HubError;
 
 pub(crate) use dummy::DummyWeights;
-pub(crate) use gguf::GgufWeights;
+pub(crate) use gguf::{GgufWeights, read_gguf};
 pub(crate) use safetensors::SafetensorsWeights;
 
 /// By how much each frequency of the rotary embedding is stretched, `[head_dim / 2]`; only some GGUF
 /// files have it.
 pub(crate) const ROPE_DIVISORS: &str = "rope_divisors";
 
+/// The projection whose number format stands for that of the files.
+const PROJECTION: &str = "model.layers.0.mlp.up_proj.weight";
+
 /// Hands out tensors by their Hugging Face names, as f32 on the CPU.
 pub(crate) trait Weights {
-    /// The shape of a tensor, if there is one of this name.
-    fn shape(&self, name: &str) -> Option<Vec<usize>>;
+    /// A tensor as the files have it, if there is one of this name.
+    fn stored(&self, name: &str) -> Option<StoredTensor>;
 
     /// A tensor that is there.
     fn tensor(&self, name: &str) -> Result<Tensor, LoadError>;
 
+    /// The files' own name of a tensor; `None` of one that such files never have.
+    fn name_in_files(&self, name: &str) -> Option<String>;
+
+    /// All tensors that the files have, by their own names.
+    fn names_in_files(&self) -> Vec<String>;
+
     /// What the files are, in a word or two (`GGUF Q4_1`).
     fn format(&self) -> String;
+}
 
-    /// The number format of the projections, if all have the same.
-    fn stored_dtype(&self) -> StoredDtype;
+/// What files say of a tensor.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct StoredTensor {
+    pub(crate) shape: Vec<usize>,
+    /// The number format, by the files' own name.
+    pub(crate) format: String,
+    /// The same; `None` of a format whose numbers are no weights, or only with scales beside them.
+    pub(crate) dtype: Option<StoredDtype>,
 }
 
 /// Why a model can't be loaded.
@@ -70,7 +87,8 @@ pub enum LoadError {
     Mismatch {
         /// The files.
         source_name: String,
-        /// Every tensor that is missing, has another shape, or is not known.
+        /// Every tensor that is missing, has another shape, is in a format that is not read, or is
+        /// not known.
         problems: String,
     },
     /// A file beside the weights can't be read.
@@ -135,29 +153,71 @@ pub enum LoadError {
         /// Blocks that fit.
         most_blocks: u64,
     },
+    /// The weights do not fit.
+    #[error(
+        "{model} takes {} MiB to load in {dtype}, but only {} MiB are free; {advice}",
+        bytes >> 20, free >> 20
+    )]
+    TooLarge {
+        /// Which.
+        model: String,
+        /// The number format of the weights.
+        dtype: String,
+        /// What loading takes at least.
+        bytes: u64,
+        /// Free memory.
+        free: u64,
+        /// What to do.
+        advice: String,
+    },
     /// Candle refused.
     #[error("loading the model: {0}")]
     Candle(#[from] candle_core::Error),
 }
 
-/// Checks that every tensor of the shape is there, and names all that are not.
-pub(crate) fn check_complete(
+/// Checks that the files have every tensor of the model in its shape and in a format that is read
+/// here, and no tensor that the decoder would leave out: the logits would be wrong without a word.
+pub(crate) fn check_tensors(
     weights: &dyn Weights,
     config: &ModelConfig,
     source_name: &str,
 ) -> Result<(), LoadError> {
-    let problems: Vec<String> = config
-        .tensors()
-        .into_iter()
-        .filter_map(|(name, expected)| match weights.shape(&name) {
-            None => Some(format!("{name} is missing")),
-            Some(shape) if shape != expected => {
-                Some(format!("{name} is {shape:?} and must be {expected:?}"))
-            }
-            Some(_) => None,
-        })
-        .collect();
+    let tensors = config.tensors();
+    let problem = |(name, shape): (&String, &Vec<usize>)| match weights.stored(name) {
+        None => Some(format!("{name} is missing")),
+        Some(stored) if stored.shape != *shape => {
+            Some(format!("{name} is {:?} and must be {shape:?}", stored.shape))
+        }
+        Some(StoredTensor { dtype: None, format, .. }) => {
+            Some(format!("{name} is in {format}; allowed are F32, F16 and BF16"))
+        }
+        Some(_) => None,
+    };
+    let mut problems: Vec<String> = tensors.iter().filter_map(problem).collect();
+    let names = tensors.keys().map(String::as_str).chain([ROPE_DIVISORS]);
+    let known: BTreeSet<String> = names.filter_map(|name| weights.name_in_files(name)).collect();
+    let mut others = weights.names_in_files();
+    others.retain(|name| !known.contains(name) && !is_redundant(name, config));
+    others.sort();
+    let family = config.architectures.first().map_or("a model", String::as_str);
+    problems.extend(
+        others.iter().map(|name| format!("{name} is not part of {family} as it is computed here")),
+    );
     mismatch(source_name, &problems)
+}
+
+/// Whether a tensor holds nothing new: the rotary embedding's frequencies, which old checkpoints
+/// carry, and an output projection that the shape says is the embedding.
+fn is_redundant(name: &str, config: &ModelConfig) -> bool {
+    name.ends_with("rotary_emb.inv_freq")
+        || (config.tie_word_embeddings && name == "lm_head.weight")
+}
+
+/// The number format of the model's matrices, if all have the same: norms and biases are often f32
+/// beside them.
+pub(crate) fn stored_dtype(weights: &dyn Weights, config: &ModelConfig) -> StoredDtype {
+    let matrices = config.tensors().into_iter().filter(|(_, shape)| shape.len() == 2);
+    StoredDtype::of_all(matrices.filter_map(|(name, _)| weights.stored(&name)?.dtype))
 }
 
 /// An error of these problems, if there are any.

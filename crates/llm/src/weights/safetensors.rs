@@ -8,14 +8,13 @@ use std::path::PathBuf;
 use candle_core::safetensors::MmapedSafetensors;
 use candle_core::{DType, Device, Tensor};
 
-use super::{LoadError, Weights};
+use super::{LoadError, PROJECTION, ROPE_DIVISORS, StoredTensor, Weights};
 use crate::dtype::StoredDtype;
 
 /// Safetensors files, one or several shards.
 pub(crate) struct SafetensorsWeights {
     files: MmapedSafetensors,
     path: PathBuf,
-    format: String,
 }
 
 impl SafetensorsWeights {
@@ -42,15 +41,21 @@ impl SafetensorsWeights {
         // end the process, which no reader of mapped files can prevent.
         let files =
             unsafe { MmapedSafetensors::multi(paths) }.map_err(|error| malformed(&path, &error))?;
-        let dtype = files.tensors().first().map(|(_, view)| format!("{:?}", view.dtype()));
-        let format = format!("safetensors {}", dtype.unwrap_or_default().to_lowercase());
-        Ok(Self { files, path, format })
+        Ok(Self { files, path })
     }
 }
 
 impl Weights for SafetensorsWeights {
-    fn shape(&self, name: &str) -> Option<Vec<usize>> {
-        self.files.get(name).ok().map(|view| view.shape().to_vec())
+    fn stored(&self, name: &str) -> Option<StoredTensor> {
+        let view = self.files.get(&self.name_in_files(name)?).ok()?;
+        let dtype = match DType::try_from(view.dtype()) {
+            Ok(DType::F32) => Some(StoredDtype::Other),
+            Ok(DType::F16) => Some(StoredDtype::F16),
+            Ok(DType::BF16) => Some(StoredDtype::Bf16),
+            _ => None,
+        };
+        let (shape, format) = (view.shape().to_vec(), format!("{:?}", view.dtype()));
+        Some(StoredTensor { shape, format, dtype })
     }
 
     fn tensor(&self, name: &str) -> Result<Tensor, LoadError> {
@@ -61,16 +66,20 @@ impl Weights for SafetensorsWeights {
         })
     }
 
-    fn format(&self) -> String {
-        self.format.clone()
+    fn name_in_files(&self, name: &str) -> Option<String> {
+        (name != ROPE_DIVISORS).then(|| name.to_owned())
     }
 
-    fn stored_dtype(&self) -> StoredDtype {
-        let tensors = self.files.tensors();
-        StoredDtype::of_all(tensors.iter().map(|(_, view)| match DType::try_from(view.dtype()) {
-            Ok(DType::F16) => StoredDtype::F16,
-            Ok(DType::BF16) => StoredDtype::Bf16,
-            _ => StoredDtype::Other,
-        }))
+    fn names_in_files(&self) -> Vec<String> {
+        self.files.tensors().into_iter().map(|(name, _)| name).collect()
+    }
+
+    fn format(&self) -> String {
+        let stored = self.stored(PROJECTION);
+        let dtype = stored.map(|tensor| format!(" {}", tensor.format.to_lowercase()));
+        format!("safetensors{}", dtype.unwrap_or_default())
     }
 }
+
+#[cfg(test)]
+mod tests;

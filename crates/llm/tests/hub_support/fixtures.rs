@@ -68,7 +68,6 @@ pub(crate) fn card(package_content: &[u8]) -> ModelName {
         [artifacts.source.hub]
         repository = "acme/tiny"
         revision = "main"
-        weights = "model.safetensors"
         [[artifacts]]
         format = "GGUF"
         dtype = "Q8_0"

@@ -91,8 +91,7 @@ fn read_all(bytes: &[u8]) {
         && config.num_hidden_layers == 1
     {
         for name in config.tensors().keys() {
-            let _ = weights.shape(name);
-            let _ = weights.shape(name).map(|_| weights.tensor(name));
+            let _ = weights.stored(name).map(|_| weights.tensor(name));
         }
     }
 }
