@@ -12,13 +12,14 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use metron::engine::{CostModel, Engine, Submission};
 use metron::metrics::{
     CountingRule, DeadlineRule, Deadlined, FirstTokenRule, FluidityRule, RateTarget, Scoring,
-    Stream, Timeline, fluid_rate, fluidity, least_decode_deadline, summarise, timelines,
+    Stream, Timeline, blame, fluid_rate, fluidity, least_decode_deadline, summarise, timelines,
 };
 use metron::schedulers::{Defaults, Registry};
 use metron::sim::SimExecutor;
 use metron::trace::{
-    ExecutorInfo, FORMAT_VERSION, Header, Limits, Machine, ModelInfo, Origin, PolicyInfo, Request,
-    RequestId, Sampling, Timestamp, Trace, TraceReader, Work,
+    Calibration, ExecutorInfo, FORMAT_VERSION, Header, Limits, Machine, ModelInfo, Origin,
+    PolicyInfo, PrefillCurve, PrefillFit, Request, RequestId, Sampling, Timestamp, Trace,
+    TraceReader, Work,
 };
 
 const MS: u64 = 1_000_000;
@@ -108,9 +109,14 @@ fn header() -> Header {
 
 /// A run of 1,000 requests of 128 and 64 tokens under Sarathi, a request every 2 ms.
 fn run() -> Trace {
+    served(1000, 2 * MS)
+}
+
+/// The same of so many requests, a request every `gap_ns`.
+fn served(requests: u32, gap_ns: u64) -> Trace {
     let request = |id: u32| Request {
         id: RequestId(id),
-        arrived_at: Timestamp::from_nanos(u64::from(id) * 2 * MS),
+        arrived_at: Timestamp::from_nanos(u64::from(id) * gap_ns),
         prompt_tokens: 128,
         output_tokens: Some(64),
         max_tokens: 64,
@@ -119,7 +125,8 @@ fn run() -> Trace {
         deadlines: None,
         sampling: Sampling::GREEDY,
     };
-    let submissions = (0..1000).map(|id| Submission { request: request(id), prompt: Vec::new() });
+    let submissions =
+        (0..requests).map(|id| Submission { request: request(id), prompt: Vec::new() });
     let defaults = Defaults { limits: LIMITS, token_budget: 512 };
     let spec = "sarathi".parse().expect("a policy's name");
     let (mut policy, _) =
@@ -139,9 +146,8 @@ fn run() -> Trace {
     trace
 }
 
-fn summary(criterion: &mut Criterion) {
-    let trace = run();
-    let scoring = Scoring {
+fn run_scoring() -> Scoring {
+    Scoring {
         deadlines: DeadlineRule {
             first_token: FirstTokenRule::Fixed(Duration::from_millis(300)),
             next_token: Some(Duration::from_millis(2)),
@@ -153,7 +159,31 @@ fn summary(criterion: &mut Criterion) {
         goodput: None,
         class_deadlines: std::collections::BTreeMap::new(),
         objectives: metron_metrics::Objectives::default(),
-    };
+    }
+}
+
+/// What missed deadlines are blamed on, where all requests are there at once: most wait for most of
+/// the run.
+fn backlog(criterion: &mut Criterion) {
+    let scoring = run_scoring();
+    let curve = PrefillCurve { a: 1e-3, b: 1e-6, c: 0.0 };
+    let prefill = PrefillFit { curve, points: Vec::new(), relative_residual: 0.0 };
+    let mut group = criterion.benchmark_group("blame-requests");
+    group.sample_size(10);
+    for requests in [4_000, 16_000] {
+        let mut trace = served(requests, 0);
+        let decode = Vec::new();
+        trace.header.calibration = Some(Calibration { prefill: prefill.clone(), decode });
+        group.throughput(Throughput::Elements(u64::from(requests)));
+        group.bench_function(BenchmarkId::from_parameter(requests), |bencher| {
+            bencher.iter(|| blame(&[std::hint::black_box(&trace)], &scoring));
+        });
+    }
+    group.finish();
+}
+
+fn summary(criterion: &mut Criterion) {
+    let (trace, scoring) = (run(), run_scoring());
     let mut group = criterion.benchmark_group("summary-tokens");
     group.throughput(Throughput::Elements(trace.tokens.len() as u64));
     group.bench_function("1000-requests", |bencher| {
@@ -199,5 +229,5 @@ fn scoring(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, streams, scoring, summary);
+criterion_group!(benches, streams, scoring, summary, backlog);
 criterion_main!(benches);

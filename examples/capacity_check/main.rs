@@ -5,11 +5,14 @@
 //! `scripts/capacity-check.sh` is the same. The seeds are fixed, so that it prints the same
 //! everywhere.
 
-mod queues;
+#[path = "../coverage/queue.rs"]
+mod queue;
+mod searches;
 
 use std::io::{self, Write};
 
-use queues::{Queue, STEADY_CAPACITY, Service, tally};
+use queue::{Queue, Service};
+use searches::{Runs, STEADY_CAPACITY, tally};
 
 /// Searches of each row.
 const SEARCHES: u64 = 200;
@@ -65,28 +68,28 @@ fn main() -> io::Result<()> {
         "steady",
         "5 % over"
     )?;
-    for (name, service) in [("M/M/1", Service::Exponential), ("M/D/1", Service::Constant)] {
+    for service in [Service::Exponential, Service::Constant] {
+        let name = Queue { service, load: STEADY_CAPACITY }.name();
         for requests in [500, 2000, 10_000] {
-            row(&mut out, name, Queue { service, requests })?;
+            row(&mut out, name, Runs::new(service, requests))?;
         }
     }
     Ok(())
 }
 
-fn row(out: &mut impl Write, name: &str, queue: Queue) -> io::Result<()> {
+fn row(out: &mut impl Write, name: &str, of: Runs) -> io::Result<()> {
     // As many requests in all, whatever the length of a run.
-    let runs = (RUNS * 500 / queue.requests).max(4000);
-    let truth = queue.brute_force_capacity(runs, BRUTE_FORCE_SEED);
-    let found = tally(queue, truth, 0..SEARCHES, REPLICATES);
-    let bisected: Vec<f64> =
-        (1000..1000 + SEARCHES).map(|seed| queue.one_run_a_rate(seed)).collect();
+    let runs = (RUNS * 500 / of.requests).max(4000);
+    let truth = of.brute_force_capacity(runs, BRUTE_FORCE_SEED);
+    let found = tally(of, truth, 0..SEARCHES, REPLICATES);
+    let bisected: Vec<f64> = (1000..1000 + SEARCHES).map(|seed| of.one_run_a_rate(seed)).collect();
     let mean = bisected.iter().sum::<f64>() / bisected.len() as f64;
     let over = bisected.iter().filter(|rate| **rate > 1.05 * STEADY_CAPACITY).count();
     writeln!(
         out,
         "{name:<6} {:>8} {truth:>7.4} | {:>7.1} % {:>7.1} % {:>4.1} % {:>+7.2} % {:>7.1} % {:>10.1} \
          | {:>+8.1} % {:>+6.1} % {:>8.1} %",
-        queue.requests,
+        of.requests,
         found.covered * 100.0,
         found.narrow * 100.0,
         found.mean_width * 100.0,

@@ -4,14 +4,14 @@ use std::ops::Range;
 use std::thread;
 
 use metron::metrics::statistics::{
-    LEVEL, RunTooShort, Steady, steady_mean, steady_percentile, steady_share,
+    LEVEL, NoInterval, Steady, steady_mean, steady_percentile, steady_share,
 };
 use metron::metrics::{Better, Pairs, Scale, Verdict, interpolated, judge};
 use rand::{Rng, RngExt};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
-use super::queue::{Queue, lindley};
+use super::queue::{Queue, Service, lindley};
 
 /// What is estimated from a run.
 pub(crate) const STATISTICS: [&str; 4] = ["mean", "P50", "P99", "share"];
@@ -21,6 +21,15 @@ const SHARE: f64 = 0.95;
 
 /// The median and the tail.
 const PERCENTILES: [f64; 2] = [0.5, 0.99];
+
+/// The mean response time in the steady state (Pollaczek and Khinchine).
+pub(crate) fn mean_response(queue: Queue) -> f64 {
+    let square = match queue.service {
+        Service::Exponential => 2.0,
+        Service::Constant => 1.0,
+    };
+    1.0 + queue.load * square / (2.0 * (1.0 - queue.load))
+}
 
 /// How often a run was long enough, and its interval covered the truth.
 #[derive(Debug, Clone, Copy, Default)]
@@ -35,7 +44,7 @@ pub(crate) struct Coverage {
 pub(crate) fn coverage(queue: Queue, requests: usize, seeds: Range<u64>) -> [Coverage; 4] {
     let limit = queue.percentile(SHARE);
     let [median, tail] = PERCENTILES.map(|p| queue.percentile(p));
-    let truth = [queue.mean(), median, tail, SHARE];
+    let truth = [mean_response(queue), median, tail, SHARE];
     let parts = in_parallel(seeds, |seed| {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let run = lindley(queue.requests(&mut rng).take(requests));
@@ -46,7 +55,7 @@ pub(crate) fn coverage(queue: Queue, requests: usize, seeds: Range<u64>) -> [Cov
             steady_percentile(&run, PERCENTILES[1]),
             steady_share(&are_within),
         ];
-        let judged = |(found, truth): (&Result<Steady, RunTooShort>, f64)| match found {
+        let judged = |(found, truth): (&Result<Steady, NoInterval>, f64)| match found {
             // A median on the step of a distribution is met by the step.
             Ok(steady)
                 if steady.interval.low <= truth + 1e-9 && truth <= steady.interval.high + 1e-9 =>
@@ -138,7 +147,7 @@ impl Contest {
 }
 
 /// What `of` makes of each seed, in their order, on all processors.
-fn in_parallel<T: Send>(seeds: Range<u64>, of: impl Fn(u64) -> T + Sync) -> Vec<T> {
+pub(crate) fn in_parallel<T: Send>(seeds: Range<u64>, of: impl Fn(u64) -> T + Sync) -> Vec<T> {
     let threads = thread::available_parallelism().map_or(1, std::num::NonZero::get) as u64;
     let part = (seeds.end - seeds.start).div_ceil(threads).max(1);
     thread::scope(|scope| {

@@ -6,13 +6,16 @@
 //! (the repetitions of each row). Exits with 1 if a row misses what is promised.
 
 mod experiments;
+mod objectives;
 mod queue;
 
+use std::cmp::Ordering;
 use std::process::ExitCode;
 
 use experiments::{
     CONTEST_PAIRS, CONTEST_REQUESTS, Contest, STATISTICS, called_different, coverage,
 };
+use objectives::Objected;
 use queue::{Queue, Service};
 
 /// Loads with lengths of a run: where the length rule refuses most runs for P99, where it refuses
@@ -23,16 +26,49 @@ const LENGTHS: [(f64, [usize; 3]); 3] = [
     (0.8, [126_000, 180_000, 270_000]),
 ];
 
+/// Requests of a run, and runs, that are judged by an objective.
+const OBJECTED_RUNS: [(usize, u64); 6] =
+    [(300, 1), (2_000, 1), (10_000, 1), (60, 2), (200, 10), (200, 20)];
+
+/// Wrong verdicts in so many of a hundred are a nominal 5 % that few repetitions scatter.
+const MOST_WRONG: f64 = 7.0;
+
+/// The share that an objective asks, and the one that keeps it in truth: at the edge, where either
+/// verdict is wrong, and far from it.
+const OBJECTED_SHARES: [(f64, f64); 4] = [(0.9, 0.9), (0.99, 0.99), (0.9, 0.99), (0.9, 0.6)];
+
+/// Of each row, unless told otherwise.
+const REPETITIONS: u64 = 2_000;
+
+const SERVICES: [Service; 2] = [Service::Exponential, Service::Constant];
+
+/// Loads of contests and objectives.
+const LOADS: [f64; 4] = [0.5, 0.7, 0.8, 0.9];
+
 /// A load and a length that no interval is given for.
 const TOO_SHORT: (f64, usize) = (0.9, 5_000);
 
-#[expect(clippy::print_stdout, reason = "the table is what it is for")]
+#[expect(clippy::print_stdout, clippy::print_stderr, reason = "the table is what it is for")]
 fn main() -> ExitCode {
-    let repetitions = std::env::args().nth(1).and_then(|n| n.parse().ok()).unwrap_or(2_000);
+    let repetitions = match std::env::args().nth(1).as_deref().map(str::parse) {
+        None => REPETITIONS,
+        Some(Ok(repetitions)) if repetitions > 0 => repetitions,
+        Some(_) => {
+            eprintln!("how often each row is repeated is a whole number from 1 on");
+            return ExitCode::from(2);
+        }
+    };
+    // Every row, also behind one that misses.
+    let parts = [interval_rows, contest_rows, objective_rows].map(|rows| rows(repetitions));
+    if parts == [true; 3] { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+#[expect(clippy::print_stdout, reason = "the table is what it is for")]
+fn interval_rows(repetitions: u64) -> bool {
     let mut is_kept = true;
     println!("Nominal 95 % intervals from one run; seeds 0 to {}.", repetitions - 1);
     println!("queue  load  requests  of      accepted  covered  promised");
-    for service in [Service::Exponential, Service::Constant] {
+    for service in SERVICES {
         for (load, lengths) in LENGTHS {
             for (requests, is_promised) in lengths.into_iter().zip([false, true, true]) {
                 let promise = if is_promised { Promise::Covered } else { Promise::None };
@@ -42,21 +78,49 @@ fn main() -> ExitCode {
         let (load, requests) = TOO_SHORT;
         is_kept &= intervals(Queue { service, load }, requests, repetitions, Promise::Refused);
     }
+    is_kept
+}
+
+#[expect(clippy::print_stdout, reason = "the table is what it is for")]
+fn contest_rows(repetitions: u64) -> bool {
+    let mut is_kept = true;
     println!(
         "\nVerdicts at a nominal 5 % on mean, P50 and P99 together: {CONTEST_PAIRS} pairs of runs \
          of {CONTEST_REQUESTS} requests; seeds 0 to {}.",
         repetitions * CONTEST_PAIRS - 1
     );
     println!("queue  load  requests  other policy  called different  worse  promised");
-    for service in [Service::Exponential, Service::Constant] {
-        for load in [0.5, 0.7, 0.8, 0.9] {
+    for service in SERVICES {
+        for load in LOADS {
             for (same_requests, slowdown) in [(true, 1.0), (false, 1.0), (true, 1.05)] {
                 let queue = Queue { service, load };
                 is_kept &= verdicts(Contest { queue, slowdown, same_requests }, repetitions);
             }
         }
     }
-    if is_kept { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    is_kept
+}
+
+#[expect(clippy::print_stdout, reason = "the table is what it is for")]
+fn objective_rows(repetitions: u64) -> bool {
+    let mut is_kept = true;
+    println!(
+        "\nObjectives on the response time, with verdicts that are wrong in a nominal 5 % at most; \
+         {repetitions} repetitions a row."
+    );
+    println!("queue  load  runs of requests  asked  kept in truth  PASS  FAIL  promised");
+    for service in SERVICES {
+        for load in LOADS {
+            for (requests, runs) in OBJECTED_RUNS {
+                for (asked, kept) in OBJECTED_SHARES {
+                    let queue = Queue { service, load };
+                    let objected = Objected { queue, requests, runs, asked, kept };
+                    is_kept &= objectives(&objected, repetitions);
+                }
+            }
+        }
+    }
+    is_kept
 }
 
 /// What a row of intervals has to keep.
@@ -111,6 +175,28 @@ fn verdicts(contest: Contest, repetitions: u64) -> bool {
         if contest.same_requests { "same" } else { "its own" },
         share(different),
         share(worse),
+        if is_kept { "" } else { "  MISSED" }
+    );
+    is_kept
+}
+
+#[expect(clippy::print_stdout, reason = "the table is what it is for")]
+fn objectives(objected: &Objected, repetitions: u64) -> bool {
+    let Objected { queue, requests, runs, asked, kept } = *objected;
+    let reached = objected.reached(0..repetitions);
+    let share = |part: u32| f64::from(part) / repetitions as f64 * 100.0;
+    let [pass, fail] = [share(reached.pass), share(reached.fail)];
+    let is_wrong = [pass, fail].map(|share| share > MOST_WRONG);
+    let (promise, is_kept) = match asked.total_cmp(&kept) {
+        Ordering::Equal => ("neither > 7", is_wrong == [false, false]),
+        Ordering::Less => ("FAIL <= 7", !is_wrong[1]),
+        Ordering::Greater => ("PASS <= 7", !is_wrong[0]),
+    };
+    println!(
+        "{}  {:.1}   {runs:>4} of {requests:<8}  {asked:<5}  {kept:<13}  {pass:>4.1}  {fail:>4.1}  \
+         {promise}{}",
+        queue.name(),
+        queue.load,
         if is_kept { "" } else { "  MISSED" }
     );
     is_kept

@@ -54,15 +54,6 @@ impl Queue {
         })
     }
 
-    /// The mean response time in the steady state (Pollaczek and Khinchine).
-    pub(crate) fn mean(&self) -> f64 {
-        let square = match self.service {
-            Service::Exponential => 2.0,
-            Service::Constant => 1.0,
-        };
-        1.0 + self.load * square / (2.0 * (1.0 - self.load))
-    }
-
     /// The share of response times within a limit in the steady state. M/M/1: they are
     /// exponential. M/D/1: Erlang's series of the waiting time (1909), which Crommelin proved.
     pub(crate) fn share_within(&self, limit: f64) -> f64 {

@@ -1,28 +1,29 @@
 //! The search for a capacity, and objectives: on queues with known answers, and as its users run it.
 
-#[path = "../../examples/capacity_check/queues.rs"]
-mod queues;
+#[path = "../../examples/capacity_check/searches.rs"]
+mod searches;
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use queues::{Queue, STEADY_CAPACITY, Service, tally};
+use searches::{Runs, STEADY_CAPACITY, tally};
 use serde_json::Value;
 
 use crate::metron::{interrupted, metron, run, simulated, tiny_model};
+use crate::queue::{self, Service};
 
 /// The short form of `scripts/capacity-check.sh`.
 #[test]
 fn brackets_hold_the_truth_of_their_horizon_and_one_run_a_rate_overstates_the_steady_state() {
     for service in [Service::Exponential, Service::Constant] {
-        let queue = Queue { service, requests: 500 };
-        let truth = queue.brute_force_capacity(4000, 7);
+        let runs = Runs::new(service, 500);
+        let truth = runs.brute_force_capacity(4000, 7);
         assert!(truth > 1.05 * STEADY_CAPACITY, "short runs pass at greater rates: {truth}");
-        let found = tally(queue, truth, 0..25, 640);
+        let found = tally(runs, truth, 0..25, 640);
         assert!(found.covered >= 0.95 && found.narrow >= 0.95, "{found:?}");
         assert!(found.wrong_passes <= 0.02 && found.bias.abs() < 0.01, "{found:?}");
-        let bisected: f64 = (0..100).map(|seed| queue.one_run_a_rate(seed)).sum();
+        let bisected: f64 = (0..100).map(|seed| runs.one_run_a_rate(seed)).sum();
         assert!(bisected / 100.0 > 1.04 * STEADY_CAPACITY, "{bisected}");
     }
 }
@@ -144,7 +145,8 @@ fn what_applies_to_no_request_is_said_before_anything_is_reported() {
 fn objectives_have_verdicts_in_the_table_and_in_the_files() {
     let dir = temporary();
     let mut command = simulated(dir.path(), "run");
-    command.args(["--num-prompts", "400", "--objective", "ttft <= 1 h for 80%"]);
+    command.args(["--num-prompts", "400", "--request-rate", "0.5"]);
+    command.args(["--objective", "ttft <= 1 h for 80%"]);
     command.args(["--objective", "class chat: P50 TBT <= 1 us", "-o", "out"]);
     let (code, text, error) = run(&mut command);
     assert_eq!(code, 0, "a verdict is no failure of the program: {error}");

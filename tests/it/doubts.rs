@@ -188,6 +188,30 @@ fn a_queue_that_grows_is_a_doubt_about_runs_that_passed_and_not_about_those_that
     assert!(grows(passed) && !grows(failed));
 }
 
+/// Two of four runs of one policy grow, and one of the other's eight: a chance.
+#[test]
+fn a_policys_growing_queue_is_named_whatever_the_runs_of_the_others() {
+    let load = |grows: bool| if grows { 1.3 } else { 0.5 };
+    let of = |policy, seeds: u32, growing: u32| {
+        (0..seeds).map(move |seed| {
+            let trace = run(u64::from(seed), load(seed < growing), 120.0, Wrong::default());
+            (policy, seed, trace)
+        })
+    };
+    let traces: Vec<(&str, u32, Trace)> = of("static", 4, 2).chain(of("sarathi", 8, 1)).collect();
+    let runs: Vec<RunOf<'_>> = traces
+        .iter()
+        .map(|(policy, replicate, trace)| RunOf { policy, replicate: *replicate, trace })
+        .collect();
+    let raised = doubts(&runs, &due(400, 40));
+    let grows = |doubt: &Doubt| matches!(doubt, Doubt::NotStationary { .. });
+    let [raised] = raised.iter().filter(|raised| grows(&raised.doubt)).collect::<Vec<_>>()[..]
+    else {
+        panic!("{raised:?}")
+    };
+    assert_eq!((raised.policies.as_slice(), raised.runs), (["static".to_owned()].as_slice(), 2));
+}
+
 #[test]
 fn a_percentile_says_how_many_requests_it_takes() {
     let doubts = of(&[run(1, 0.5, 20.0, Wrong::default())], &due(400, 40));

@@ -14,6 +14,8 @@ mod layers;
 mod memory;
 mod metron;
 mod profiles;
+#[path = "../../examples/coverage/queue.rs"]
+mod queue;
 mod queues;
 mod repeats;
 mod saved;

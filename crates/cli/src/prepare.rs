@@ -3,6 +3,7 @@ use std::time::Duration;
 use metron_engine::{CostModel, Submission};
 use metron_lab::{
     Calibrated, CalibrationPlan, Contestant, Load, Replicates, Requests, Rig, calibrate,
+    check_labels,
 };
 use metron_metrics::statistics::Looks;
 use metron_metrics::{Judging, Scoring};
@@ -280,6 +281,8 @@ fn contestants(
         };
         contestants.push(Contestant { info, make: Box::new(make) });
     }
+    let labels = contestants.iter().map(|own| own.info.label.as_str());
+    check_labels(labels).or_fail(Kind::Usage)?;
     Ok(contestants)
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 use metron_engine::{
     CostModel, Engine, Event, Planner, Refused, RunEnd, Scheduler, StepObserver, Submission, Wake,
 };
-use metron_metrics::fit_prefill;
+use metron_metrics::{fit_prefill, order_statistic};
 use metron_trace::{
     Calibration, DecodePoint, Limits, Request, RequestId, Sampling, StepRecord, Timestamp, Work,
     WorkKind,
@@ -92,7 +92,7 @@ impl Calibrated {
         };
         let mut ratios: Vec<f64> = hybrid.map(ratio).filter(|ratio| ratio.is_finite()).collect();
         ratios.sort_unstable_by(f64::total_cmp);
-        ratios.get(ratios.len() * 95 / 100).copied().unwrap_or(1.0).max(1.0)
+        order_statistic(&ratios, 0.95).unwrap_or(1.0).max(1.0)
     }
 }
 
@@ -146,9 +146,11 @@ fn is_decode(step: &StepRecord, batch: u32) -> bool {
     step.tokens_of(WorkKind::Decode) == batch
 }
 
+/// Of an even number of times the middle between the two in the middle.
 fn median(mut times: Vec<Duration>) -> Option<Duration> {
     times.sort_unstable();
-    times.get(times.len() / 2).copied()
+    let (lower, upper) = (times.get(times.len().checked_sub(1)? / 2)?, times.get(times.len() / 2)?);
+    Some((*lower + *upper) / 2)
 }
 
 /// A run of some like sequences, all there at the start.

@@ -8,7 +8,7 @@ use rand::seq::SliceRandom;
 
 use crate::error::{FailedRun, LabError};
 use crate::rig::Rig;
-use crate::run::{Contestant, MeasuredRun, Requests, Setting, Watch, measure};
+use crate::run::{Contestant, MeasuredRun, Requests, Setting, Watch, check_labels, measure};
 
 /// How often an experiment is repeated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,7 +49,7 @@ pub struct Comparing {
 /// the requests of a replicate. A run that fails ends the comparison, but the runs before it stand.
 ///
 /// # Errors
-/// If the first run fails.
+/// If the first run fails, or two policies would write the same files.
 pub fn compare(
     rig: &mut dyn Rig,
     setting: &Setting<'_>,
@@ -58,6 +58,7 @@ pub fn compare(
     workload: &dyn Fn(u32) -> Result<Requests, LabError>,
     watch: &mut dyn Watch,
 ) -> Result<Comparing, LabError> {
+    check_labels(contestants.iter().map(|own| own.info.label.as_str()))?;
     let mut comparing = Comparing { runs: Vec::new(), end: RunEnd::Complete, failure: None };
     let mut replicate = 0;
     while comparing.wants_another(repeating, contestants, replicate) {

@@ -1,6 +1,10 @@
+use std::path::PathBuf;
+
 use metron_engine::{EngineError, ExecutorError};
 use metron_metrics::Objective;
 use metron_trace::StoreError;
+
+use crate::run::SameFiles;
 
 /// Why an experiment could not go on.
 #[derive(Debug, thiserror::Error)]
@@ -17,6 +21,20 @@ pub enum LabError {
     /// The calibration ended before anything was measured.
     #[error("the calibration measured no prefill; give it lengths that fit the context")]
     NothingMeasured,
+    /// Two policies would destroy each other's traces.
+    #[error(transparent)]
+    SameFiles(#[from] SameFiles),
+    /// Where a run's trace belongs there is one of other options under the same label.
+    #[error(
+        "{} has a whole run of `{label}` with other options: it is not replaced; give the policy \
+         another label, or use another directory", place.display()
+    )]
+    AnothersTrace {
+        /// The trace's directory.
+        place: PathBuf,
+        /// The label of whose run it is.
+        label: String,
+    },
     /// The user stopped the calibration.
     #[error("interrupted during the calibration; nothing was measured")]
     Interrupted,

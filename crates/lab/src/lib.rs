@@ -20,4 +20,6 @@ pub use error::{FailedRun, LabError};
 pub use overhead::{Overhead, OverheadPlan, overhead};
 pub use record::DiskRecorder;
 pub use rig::Rig;
-pub use run::{Contestant, MeasuredRun, Requests, Setting, Watch, file_name, measure};
+pub use run::{
+    Contestant, MeasuredRun, Requests, SameFiles, Setting, Watch, check_labels, file_name, measure,
+};

@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -173,8 +174,47 @@ pub(crate) fn trace_name(label: &str, replicate: u32) -> String {
     format!("{}-{replicate}.trace", file_name(label))
 }
 
+/// Two policies whose traces would be written to the same place.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the policies `{first}` and `{second}` would write to the same files, `{}-0.trace` and so on: \
+     there a label has letters of either case, digits and -_.= alone; give one of them another",
+    file_name(second)
+)]
+pub struct SameFiles {
+    /// A label.
+    pub first: String,
+    /// The other; the same, where a policy stands twice.
+    pub second: String,
+}
+
+/// Refuses labels that are alike as parts of a file's name, also where its case does not count.
+pub fn check_labels<'a>(labels: impl IntoIterator<Item = &'a str>) -> Result<(), SameFiles> {
+    let mut names: BTreeMap<String, &str> = BTreeMap::new();
+    for label in labels {
+        if let Some(first) = names.insert(file_name(label).to_lowercase(), label) {
+            return Err(SameFiles { first: first.to_owned(), second: label.to_owned() });
+        }
+    }
+    Ok(())
+}
+
 /// A label as part of a file's name.
 pub fn file_name(label: &str) -> String {
     let keep = |c: char| c.is_ascii_alphanumeric() || "-_.=".contains(c);
     label.chars().map(|c| if keep(c) { c } else { '_' }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_that_would_share_their_files_are_refused() {
+        assert_eq!(check_labels(["a b", "a-b", "sarathi:token_budget=128"]), Ok(()));
+        for (first, second) in [("a b", "a_b"), ("Mine", "mine"), ("mine", "mine"), ("ä", "ö")] {
+            let refused = check_labels(["orca", first, second]).expect_err("they share a name");
+            assert_eq!((refused.first.as_str(), refused.second.as_str()), (first, second));
+        }
+    }
 }

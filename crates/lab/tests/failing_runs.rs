@@ -111,6 +111,10 @@ fn scoring() -> Scoring {
 }
 
 fn search(output: &Path, contestant: Contestant) -> Result<metron_lab::Found, LabError> {
+    search_all(output, &[contestant])
+}
+
+fn search_all(output: &Path, contestants: &[Contestant]) -> Result<metron_lab::Found, LabError> {
     let range = [1.0, 1000.0];
     let setting = CapacitySetting {
         scoring: &scoring(),
@@ -123,7 +127,7 @@ fn search(output: &Path, contestant: Contestant) -> Result<metron_lab::Found, La
         workload: &|rate, _| Ok(workload(rate)),
         output,
     };
-    capacities(&mut Virtual(SimExecutor::new(COST)), &setting, &[contestant], &mut Silent)
+    capacities(&mut Virtual(SimExecutor::new(COST)), &setting, contestants, &mut Silent)
 }
 
 #[test]
@@ -137,6 +141,31 @@ fn a_search_reports_what_runs_have_told_before_one_failed_and_goes_on_from_there
     assert!(failed.contains("panicked in step 0: as the test wants it"), "{failed}");
     let found = search(dir.path(), panics_in_run(u32::MAX)).expect("it goes on");
     assert_eq!((found.end, found.saved, found.failure.is_none()), (RunEnd::Complete, 7, true));
+}
+
+#[test]
+fn a_search_does_not_replace_a_whole_run_of_other_options() {
+    let dir = tempfile::tempdir().expect("a directory for the test");
+    let first = search(dir.path(), panics_in_run(u32::MAX)).expect("it ends");
+    let mut other = panics_in_run(u32::MAX);
+    other.info.options = serde_json::json!({ "token_budget": 8 });
+    let refused = search(dir.path(), other).expect_err("the run's place is taken");
+    assert!(matches!(refused, LabError::AnothersTrace { ref label, .. } if label == "mine"));
+    let again = search(dir.path(), panics_in_run(u32::MAX)).expect("nothing was lost");
+    assert_eq!((again.runs, again.saved), (0, first.runs));
+}
+
+#[test]
+fn policies_that_would_destroy_each_others_traces_are_refused_before_any_runs() {
+    let dir = tempfile::tempdir().expect("a directory for the test");
+    let named = |label: &str| {
+        let mut contestant = panics_in_run(u32::MAX);
+        contestant.info.label = label.to_owned();
+        contestant
+    };
+    let refused = search_all(dir.path(), &[named("a b"), named("A_b")]).expect_err("they collide");
+    assert!(matches!(refused, LabError::SameFiles(_)), "{refused}");
+    assert!(!dir.path().join("probes").exists());
 }
 
 #[test]

@@ -87,8 +87,9 @@ pub struct Capacity {
     pub end: SearchEnd,
     /// The objective that most replicates miss at the least rate at which they fail.
     pub binding: Option<Objective>,
-    /// The rate that no policy can exceed on these requests and this cost model; `None` if the
-    /// objectives bound no time after the arrival, so that there is no such rate.
+    /// Above this rate no policy keeps the objectives in enough of the replicates that were drawn for
+    /// any of the policies, by this cost model. `None` if the objectives bound no time after the
+    /// arrival, so that there is no such rate.
     pub upper_bound: Option<f64>,
     /// Replicates of which a run passed at a greater rate than one that failed.
     pub not_monotone: u32,

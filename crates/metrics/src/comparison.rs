@@ -217,29 +217,58 @@ fn stall_sentence(policies: &[PolicyRow]) -> Option<String> {
     let longest = |row: &PolicyRow| Some(row.longest_stall.as_ref()?.gap.as_secs_f64());
     let [(best, shortest), (worst, gap)] = extremes(policies, longest, seconds)?;
     let story = worst.longest_stall.as_ref()?;
-    let why = match (story.was_preempted, story.behind.as_slice()) {
-        (true, _) => ", preempted and computed again".to_owned(),
-        (false, []) => String::new(),
-        (false, [(other, tokens)]) => format!(", behind the prefill of {other} ({tokens} tokens)"),
-        (false, [(other, tokens), ..]) => format!(
-            ", behind {} prefills in {} step{} (the largest {other}'s, {tokens} tokens)",
-            story.behind.len(),
-            story.steps,
-            if story.steps == 1 { "" } else { "s" }
-        ),
-    };
-    let step = story.step.map_or_else(String::new, |step| format!("step {step} of "));
     Some(format!(
-        "The longest stall was {}'s: {} waited {} for its token {}, in {step}replicate {}{why}; \
-         {}'s longest was {}.",
+        "The longest stall was {}'s: {} waited {} for its {} token, {}{}; {}'s longest was {}.",
         worst.policy,
         story.request,
         seconds(gap),
-        story.token,
-        story.replicate + 1,
+        ordinal(story.token.saturating_add(1)),
+        story.place(),
+        story.why(),
         best.policy,
         seconds(shortest),
     ))
+}
+
+impl StallStory {
+    /// The replicate, and the step; of several the longest. A trace without steps has none.
+    fn place(&self) -> String {
+        let replicate = self.replicate + 1;
+        match (self.steps, self.step) {
+            (_, None) => format!("in replicate {replicate}"),
+            (1, Some(step)) => format!("in step {step} of replicate {replicate}"),
+            (steps, Some(step)) => {
+                format!("over {steps} steps of replicate {replicate} (longest: step {step})")
+            }
+        }
+    }
+
+    /// What it waited for.
+    fn why(&self) -> String {
+        match (self.was_preempted, self.behind.as_slice()) {
+            (true, _) => ", preempted and computed again".to_owned(),
+            (false, []) => String::new(),
+            (false, [(other, tokens)]) => {
+                format!(", behind the prefill of {other} ({tokens} tokens)")
+            }
+            (false, [(other, tokens), ..]) => format!(
+                ", behind {} prefills (the largest {other}'s, {tokens} tokens)",
+                self.behind.len()
+            ),
+        }
+    }
+}
+
+/// As people count: 1st, 2nd, 3rd, 4th, 11th, 21st.
+fn ordinal(number: u32) -> String {
+    let suffix = match (number % 10, number % 100) {
+        (_, 11..=13) => "th",
+        (1, _) => "st",
+        (2, _) => "nd",
+        (3, _) => "rd",
+        _ => "th",
+    };
+    format!("{number}{suffix}")
 }
 
 fn wait_sentence(policies: &[PolicyRow]) -> Option<String> {
@@ -286,5 +315,20 @@ fn seconds(value: f64) -> String {
         v if v >= 1.0 => format!("{v:.2} s"),
         v if v >= 0.1 => format!("{:.0} ms", v * 1e3),
         v => format!("{:.1} ms", v * 1e3),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_are_counted_as_people_count() {
+        let counted = [1, 2, 3, 4, 11, 12, 13, 21, 22, 111, 112, 123].map(ordinal);
+        let expected = [
+            "1st", "2nd", "3rd", "4th", "11th", "12th", "13th", "21st", "22nd", "111th", "112th",
+            "123rd",
+        ];
+        assert_eq!(counted, expected);
     }
 }

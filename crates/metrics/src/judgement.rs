@@ -3,7 +3,7 @@ use serde::{Deserialize, Serialize};
 use crate::comparison::{Better, RunOf};
 use crate::identity::are_paired;
 use crate::measure::{MEASURES, Measure, Scale};
-use crate::statistics::{Interval, LEVEL, RunTooShort, Sample};
+use crate::statistics::{Interval, LEVEL, NoInterval, Sample};
 use crate::summary::{RunSummary, Scoring, in_order, summarise};
 use crate::verdict::{Difference, Pairs, Verdict, judge};
 
@@ -66,7 +66,7 @@ pub struct PolicyJudgement {
     /// batch means where there is one run, at 95 %. `None` where neither can say.
     pub interval: Option<Interval>,
     /// Why a single run has no interval.
-    pub too_short: Option<RunTooShort>,
+    pub no_interval: Option<NoInterval>,
     /// Against the baseline; `None` of the baseline itself.
     pub difference: Option<Difference>,
 }
@@ -191,7 +191,7 @@ fn estimated(
             Some(within) => within.ok().map(|steady| steady.interval),
             None => sample.and_then(|s| s.interval(1.0 - judging.level)).map(|i| i.map(outward)),
         },
-        too_short: within.and_then(Result::err),
+        no_interval: within.and_then(Result::err),
         difference: None,
     }
 }

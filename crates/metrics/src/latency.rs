@@ -10,7 +10,7 @@ pub enum Absent {
     /// It cannot apply, or not yet: the TPOT of a request of one token, the end of one still in
     /// progress or never sent.
     Inapplicable,
-    /// The request failed, timed out or was cancelled: a violation of every limit.
+    /// The request failed, timed out or was withdrawn by its client: a violation of every limit.
     Failed,
 }
 

@@ -1,7 +1,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::comparison::Better;
-use crate::statistics::{RunTooShort, Steady, steady_percentile, steady_share};
+use crate::statistics::{NoInterval, Steady, steady_percentile, steady_share};
 use crate::summary::RunSummary;
 use crate::verdict::EQUIVALENCE_MARGIN;
 
@@ -22,12 +22,13 @@ pub struct RunSeries {
     pub ttft: Vec<f64>,
     /// Every gap of every finished request, in seconds.
     pub tbt: Vec<f64>,
-    /// Whether each request's fluidity-index is at least 0.9.
+    /// Whether each request's fluidity-index reaches the one that the fluid token rate asks
+    /// ([`RateTarget`](crate::RateTarget)).
     pub are_fluid: Vec<bool>,
 }
 
 /// A quantity of one long run, with its interval.
-pub type WithinRun = fn(&RunSeries) -> Result<Steady, RunTooShort>;
+pub type WithinRun = fn(&RunSeries) -> Result<Steady, NoInterval>;
 
 /// A number of a run by which policies are compared over replicates.
 #[derive(Debug, Clone, Copy)]

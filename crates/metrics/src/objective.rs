@@ -128,9 +128,9 @@ pub enum ObjectiveError {
         /// What was given.
         name: String,
     },
-    /// Two objectives bound the same, and one of them says nothing beside the other.
+    /// An objective follows from another, and says nothing beside it.
     #[error("`{weaker}` says nothing beside `{stronger}`; keep the one that is meant")]
-    Contradiction {
+    Redundant {
         /// The one that follows.
         weaker: String,
         /// From this.
@@ -299,7 +299,7 @@ impl Objectives {
             let others = objectives.iter().enumerate().filter(|(other, _)| *other != at);
             let stronger = others.map(|(_, other)| other).find(|other| other.implies(weaker));
             if let Some(stronger) = stronger {
-                return Err(ObjectiveError::Contradiction {
+                return Err(ObjectiveError::Redundant {
                     weaker: weaker.to_string(),
                     stronger: stronger.to_string(),
                 });

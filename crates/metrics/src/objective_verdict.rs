@@ -3,21 +3,16 @@
 use metron_trace::Trace;
 use serde::{Deserialize, Serialize};
 
+use crate::dependence::{Runs, Value};
 use crate::latency::Absent;
 use crate::objective::{Bound, Bounded, Objective};
-use crate::percentile::order_statistic;
-use crate::proportion::{Unit, discounted, effective_number, share_at_least, share_at_most};
+use crate::proportion::{ERROR, share_at_least, share_at_most, share_by_runs};
 use crate::summary::{Scored, Scoring};
 
-/// Each one-sided bound is wrong in at most so many samples.
-const ERROR: f64 = 0.05;
-
-/// With so many runs each is a unit; fewer are divided into batches.
-const ENOUGH_RUNS: usize = 10;
-/// Batches of all runs together, where runs are divided (Law and Kelton's batch means).
-const BATCHES: usize = 20;
-/// The dependence of rare values is estimated from at least so many of the worst.
-const WORST: f64 = 20.0;
+/// Bounds from what values are worth are held to a little less than [`ERROR`]: a few samples hold
+/// most violations, and the others look calmer than they are (docs/statistics.md has how often
+/// verdicts are wrong).
+const CAUTIOUS_ERROR: f64 = 0.04;
 
 /// What can be said of an objective.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,6 +39,20 @@ impl ObjectiveVerdict {
     }
 }
 
+/// What the bounds of a share rest on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Basis {
+    /// The values, of which as many count as they are worth.
+    #[default]
+    Values,
+    /// The runs alone: the values do not differ, so that it can't be seen how they depend on each
+    /// other.
+    NothingVaries,
+    /// Nothing: no run was served to its end.
+    CutShort,
+}
+
 /// An objective with what some runs say of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Judged {
@@ -59,9 +68,13 @@ pub struct Judged {
     pub absent: usize,
     /// The share that keeps the bound.
     pub share: Option<f64>,
-    /// One-sided 95 % bounds of that share, from below and from above.
+    /// One-sided 95 % bounds of that share, from below and from above; `None` where nothing is
+    /// known.
     pub bounds: Option<[f64; 2]>,
-    /// How many independent values the values are worth.
+    /// What they rest on.
+    #[serde(default)]
+    pub basis: Basis,
+    /// How many independent values the values are worth; runs, where they alone count.
     pub effective: f64,
 }
 
@@ -84,49 +97,49 @@ pub(crate) fn judge_scored(scored: &[Scored], traces: &[&Trace], scoring: &Scori
     scoring
         .objectives
         .iter()
-        .map(|objective| Sample::of(objective, scored, traces).judged())
+        .map(|objective| Sample::of(objective, scored, traces, scoring).judged())
         .collect()
 }
 
-/// The values of an objective, run by run in order of arrival; the larger the worse.
+/// The values of an objective, run by run in order of arrival.
 struct Sample<'a> {
     objective: &'a Objective,
-    runs: Vec<Vec<f64>>,
+    runs: Vec<Vec<Value>>,
     absent: usize,
+    /// No run was served to its end.
+    is_cut_short: bool,
 }
 
 impl<'a> Sample<'a> {
-    fn of(objective: &'a Objective, scored: &[Scored], traces: &[&Trace]) -> Self {
-        let mut sample = Self { objective, runs: vec![Vec::new(); traces.len()], absent: 0 };
-        for request in scored {
+    /// Of the runs that were served to their end, or, if there are none, of all.
+    fn of(
+        objective: &'a Objective,
+        scored: &[Scored],
+        traces: &[&Trace],
+        scoring: &Scoring,
+    ) -> Self {
+        let mut is_whole = vec![true; traces.len()];
+        for open in scored.iter().filter(|request| request.timeline.is_open()) {
+            is_whole[open.run] = false;
+        }
+        let is_cut_short = !is_whole.contains(&true);
+        let mut sample =
+            Self { objective, runs: vec![Vec::new(); traces.len()], absent: 0, is_cut_short };
+        for request in scored.iter().filter(|own| is_cut_short || is_whole[own.run]) {
             let class = traces[request.run].header.classes.get(request.timeline.class as usize);
             if objective.class.is_none() || objective.class.as_ref() == class {
-                sample.add(request);
+                sample.add(request, scoring);
             }
         }
+        sample.runs.retain(|run| !run.is_empty());
         sample
     }
 
-    fn add(&mut self, request: &Scored) {
-        let run = &mut self.runs[request.run];
+    fn add(&mut self, request: &Scored, scoring: &Scoring) {
         let latencies = &request.latencies;
         let latency = match self.objective.metric {
-            Bounded::Tbt => {
-                let before = run.len();
-                run.extend(request.finished_gaps().iter().map(|ns| *ns as f64 / 1e9));
-                match (run.len() == before, request.timeline.has_failed()) {
-                    (false, _) => return,
-                    (true, true) => Err(Absent::Failed),
-                    (true, false) => Err(Absent::Inapplicable),
-                }
-            }
-            Bounded::FluidityIndex => {
-                match request.index {
-                    Some(index) => run.push(-index),
-                    None => self.absent += 1,
-                }
-                return;
-            }
+            Bounded::Tbt => return self.add_gaps(request),
+            Bounded::FluidityIndex => return self.add_index(request, scoring),
             Bounded::SchedulingDelay => latencies.scheduling_delay,
             Bounded::Ttft => latencies.ttft,
             Bounded::Tpot => latencies.tpot,
@@ -134,11 +147,37 @@ impl<'a> Sample<'a> {
             Bounded::Normalized => latencies.normalized,
         };
         match latency {
-            _ if request.timeline.has_failed() => run.push(f64::INFINITY),
-            Ok(latency) => run.push(latency.as_secs_f64()),
-            Err(Absent::Failed) => run.push(f64::INFINITY),
+            _ if request.timeline.has_failed() => self.push(request, f64::INFINITY),
+            Ok(latency) => self.push(request, latency.as_secs_f64()),
+            Err(Absent::Failed) => self.push(request, f64::INFINITY),
             Err(Absent::Inapplicable) => self.absent += 1,
         }
+    }
+
+    fn add_gaps(&mut self, request: &Scored) {
+        for ns in request.finished_gaps() {
+            self.push(request, *ns as f64 / 1e9);
+        }
+        match (request.finished_gaps(), request.timeline.has_failed()) {
+            ([], true) => self.push(request, f64::INFINITY),
+            ([], false) => self.absent += 1,
+            _ => {}
+        }
+    }
+
+    fn add_index(&mut self, request: &Scored, scoring: &Scoring) {
+        let Some(index) = request.index else {
+            self.absent += 1;
+            return;
+        };
+        let failed = request.timeline.has_failed().then_some(f64::INFINITY);
+        let margin = failed.or_else(|| request.worst_lateness(&scoring.fluidity));
+        let value = Value { value: -index, margin: margin.unwrap_or(f64::INFINITY) };
+        self.runs[request.run].push(value);
+    }
+
+    fn push(&mut self, request: &Scored, value: f64) {
+        self.runs[request.run].push(Value { value, margin: value });
     }
 
     fn worst_allowed(&self) -> f64 {
@@ -149,16 +188,11 @@ impl<'a> Sample<'a> {
     }
 
     fn judged(&self) -> Judged {
-        let allowed = self.worst_allowed();
-        let n = self.runs.iter().map(Vec::len).sum();
-        let values = self.runs.iter().flatten();
-        let violations = values.filter(|value| **value > allowed).count();
-        let effective = self.effective(n);
-        let share = (n > 0).then(|| (n - violations) as f64 / n as f64);
-        let bounds = share.map(|share| {
-            let met = share * effective;
-            [share_at_least(met, effective, ERROR), share_at_most(met, effective, ERROR)]
-        });
+        let kept = self.kept();
+        let n = kept.iter().map(|(_, all)| all).sum();
+        let met: usize = kept.iter().map(|(met, _)| met).sum();
+        let share = (n > 0).then(|| met as f64 / n as f64);
+        let (basis, effective, bounds) = self.bounds(&kept, share);
         Judged {
             objective: self.objective.clone(),
             verdict: match bounds {
@@ -167,43 +201,42 @@ impl<'a> Sample<'a> {
                 _ => ObjectiveVerdict::Undecided,
             },
             n,
-            violations,
+            violations: n - met,
             absent: self.absent,
             share,
             bounds,
+            basis,
             effective,
         }
     }
 
-    /// How many independent values the sample is worth. Dependence is seen in the violations, and,
-    /// as there may be none, in the worst values of the sample whatever the bound.
-    fn effective(&self, n: usize) -> f64 {
-        let mut values: Vec<f64> = self.runs.iter().flatten().copied().collect();
-        values.sort_unstable_by(f64::total_cmp);
-        let level = self.objective.share.min(1.0 - WORST / n as f64).max(0.5);
-        let levels = [Some(self.worst_allowed()), order_statistic(&values, level)];
-        let estimates: Vec<(f64, usize)> = levels
-            .into_iter()
-            .flatten()
-            .filter_map(|level| {
-                let units = self.units(|value| value > level);
-                Some((effective_number(&units)?, units.len()))
-            })
-            .collect();
-        let least = estimates.into_iter().min_by(|a, b| a.0.total_cmp(&b.0));
-        least.map_or(n as f64, |(effective, units)| discounted(effective, n, units, ERROR))
+    /// Values of each run that keep the bound, and all of them.
+    fn kept(&self) -> Vec<(usize, usize)> {
+        let allowed = self.worst_allowed();
+        let met = |run: &Vec<Value>| run.iter().filter(|own| own.value <= allowed).count();
+        self.runs.iter().map(|run| (met(run), run.len())).collect()
     }
 
-    /// The runs as units if there are enough of them, else each divided into batches.
-    fn units(&self, having: impl Fn(f64) -> bool) -> Vec<Unit> {
-        let runs = self.runs.iter().filter(|run| !run.is_empty());
-        let count = runs.clone().count().max(1);
-        let batches = if count >= ENOUGH_RUNS { 1 } else { BATCHES.div_ceil(count) };
-        runs.flat_map(|run| run.chunks(run.len().div_ceil(batches)))
-            .map(|batch| Unit {
-                having: batch.iter().filter(|value| having(**value)).count(),
-                all: batch.len(),
-            })
-            .collect()
+    /// What the bounds of the share rest on, how much that is worth, and the bounds.
+    fn bounds(
+        &self,
+        kept: &[(usize, usize)],
+        share: Option<f64>,
+    ) -> (Basis, f64, Option<[f64; 2]>) {
+        if self.is_cut_short {
+            return (Basis::CutShort, 0.0, None);
+        }
+        let Some(share) = share else { return (Basis::Values, 0.0, None) };
+        let runs = Runs(self.runs.iter().map(Vec::as_slice).collect());
+        if let Some(effective) = runs.effective(self.worst_allowed(), self.objective.share) {
+            let met = share * effective;
+            let bounds = [
+                share_at_least(met, effective, CAUTIOUS_ERROR),
+                share_at_most(met, effective, CAUTIOUS_ERROR),
+            ];
+            return (Basis::Values, effective, Some(bounds));
+        }
+        let shares: Vec<f64> = kept.iter().map(|(met, all)| *met as f64 / *all as f64).collect();
+        (Basis::NothingVaries, shares.len() as f64, Some(share_by_runs(&shares, ERROR)))
     }
 }

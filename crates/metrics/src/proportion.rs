@@ -3,6 +3,9 @@
 
 use statrs::distribution::{Beta, ContinuousCDF, StudentsT};
 
+/// Each one-sided bound is wrong in at most so many samples.
+pub(crate) const ERROR: f64 = 0.05;
+
 /// The lower bound of a share that `met` of `n` independent values have: wrong in at most the
 /// share `error` of all samples (Clopper and Pearson 1934). Both may be effective numbers, which
 /// are not whole.
@@ -19,6 +22,20 @@ fn beta_quantile(a: f64, b: f64, p: f64) -> Option<f64> {
     Beta::new(a, b).ok().map(|beta| beta.inverse_cdf(p))
 }
 
+/// One-sided bounds, from below and from above, of the mean of what some independent runs' shares
+/// are drawn from: each is wrong in at most the share `error` of all samples, whatever the runs are
+/// like inside and however their shares are distributed. The product of the shares over the n-th
+/// power of the mean has an expectation of at most 1, so it is rarely above `1 / error` (Markov;
+/// Vovk and Wang 2021 on such e-values). Few runs are bounded loosely: one whose values all keep a
+/// bound shows that 5 % do.
+pub(crate) fn share_by_runs(shares: &[f64], error: f64) -> [f64; 2] {
+    let least = |share: fn(f64) -> f64| {
+        let logarithms = shares.iter().map(|own| share(*own).ln()).sum::<f64>() + error.ln();
+        (logarithms / shares.len() as f64).exp()
+    };
+    [least(|met| met), 1.0 - least(|met| 1.0 - met)]
+}
+
 /// Values that go together: the batches of a run, or whole runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Unit {
@@ -26,6 +43,13 @@ pub(crate) struct Unit {
     pub(crate) having: usize,
     /// All values.
     pub(crate) all: usize,
+}
+
+impl Unit {
+    /// Both together.
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self { having: self.having + other.having, all: self.all + other.all }
+    }
 }
 
 /// How many independent values the values of some units are worth: `p (1 - p) / Var(p)`, the
@@ -47,10 +71,10 @@ pub(crate) fn effective_number(units: &[Unit]) -> Option<f64> {
 
 /// What an effective number is worth that was itself estimated from so many units: less by the
 /// square of the quotient of Student's quantiles (Korn and Graubard 1998).
-pub(crate) fn discounted(effective: f64, n: usize, units: usize, error: f64) -> f64 {
+pub(crate) fn discounted(effective: f64, n: usize, units: usize) -> f64 {
     let quantile = |degrees: f64| {
         let student = StudentsT::new(0.0, 1.0, degrees.max(1.0)).ok()?;
-        Some(student.inverse_cdf(1.0 - error))
+        Some(student.inverse_cdf(1.0 - ERROR))
     };
     match (quantile(n as f64 - 1.0), quantile(units as f64 - 1.0)) {
         (Some(of_values), Some(of_units)) => effective * (of_values / of_units).powi(2),
@@ -90,9 +114,23 @@ mod tests {
         assert_eq!(effective_number(&[of(100), of(100)]), None);
     }
 
+    /// By hand: of one run a twentieth of its share; of four with 0.8, 0.8 times the fourth root of
+    /// a twentieth; a run without anything bounds nothing from below.
+    #[test]
+    fn runs_bound_a_share_whatever_they_are_like_inside() {
+        let close = |bounds: [f64; 2], expected: [f64; 2]| {
+            let off = [bounds[0] - expected[0], bounds[1] - expected[1]];
+            assert!(off.iter().all(|off| off.abs() < 1e-9), "{bounds:?}, not {expected:?}");
+        };
+        close(share_by_runs(&[0.8], 0.05), [0.04, 0.99]);
+        let root = 0.05_f64.powf(0.25);
+        close(share_by_runs(&[0.8; 4], 0.05), [0.8 * root, 1.0 - 0.2 * root]);
+        close(share_by_runs(&[0.0, 1.0], 0.05), [0.0, 1.0]);
+    }
+
     #[test]
     fn few_units_are_worth_less() {
-        let worth = |units| discounted(1000.0, 1000, units, 0.05);
+        let worth = |units| discounted(1000.0, 1000, units);
         assert!(worth(5) < worth(20) && worth(20) < worth(1000) + 1e-9);
         assert!((worth(1000) - 1000.0).abs() < 1e-9);
     }

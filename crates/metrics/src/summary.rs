@@ -89,6 +89,8 @@ pub struct RunSummary {
     pub goodput: Option<f64>,
     /// From the arrival to the first step that ran any of a request's tokens.
     pub scheduling_delay: Distribution,
+    /// From the first step that ran any of a request's tokens to the first token.
+    pub prefill_time: Distribution,
     /// From the arrival to the first token.
     pub ttft: Distribution,
     /// Between two tokens, pooled over all gaps of finished requests.
@@ -153,8 +155,8 @@ impl RequestCounts {
     }
 }
 
-/// The fluidity-index over the requests that have one; failed requests count as 0, and one still
-/// in progress has that of the tokens it got.
+/// The fluidity-index over the requests that have one; failed requests count as 0, and one that was
+/// in progress when the run ended has that of the tokens it got.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct FluiditySummary {
     /// Requests with an index.
@@ -212,6 +214,7 @@ pub fn summarise(traces: &[&Trace], scoring: &Scoring) -> RunSummary {
         total_throughput: sum(|request| request.output_in_window + request.prompt_in_window),
         goodput: scoring.goodput.as_ref().and_then(|limits| a_second(good(limits))),
         scheduling_delay: latency(|latencies| latencies.scheduling_delay),
+        prefill_time: latency(|latencies| latencies.prefill_time),
         ttft: latency(|latencies| latencies.ttft),
         tpot_rate: rate_of(tpot.mean),
         tail_tbt_rate: rate_of(tbt.p99),
@@ -320,6 +323,24 @@ impl Scored {
     pub(crate) fn finished_gaps(&self) -> &[u64] {
         let gaps = self.gaps.get(1..).unwrap_or_default();
         if self.timeline.is_finished() { gaps } else { &[] }
+    }
+
+    /// How late the token was that was the farthest behind its place in a stream without a miss, in
+    /// seconds; below 0 if all were early. It varies where the fluidity-index is 1 for all. `None`
+    /// without deadlines or tokens.
+    pub(crate) fn worst_lateness(&self, rule: &FluidityRule) -> Option<f64> {
+        let deadlines = self.deadlines?;
+        let (mut late, mut worst) = (0, None);
+        for (token, gap) in self.gaps.iter().enumerate() {
+            let allowed = match token {
+                0 if rule.with_first_token => i128::from(deadlines.first_ns),
+                0 => i128::from(*gap),
+                _ => i128::from(deadlines.next_ns),
+            };
+            late += i128::from(*gap) - allowed;
+            worst = Some(worst.map_or(late, |worst: i128| worst.max(late)));
+        }
+        worst.map(|ns| ns as f64 / 1e9)
     }
 
     fn stream(&self, with_first_token: bool) -> Stream<'_> {

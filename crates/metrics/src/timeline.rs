@@ -23,6 +23,8 @@ pub struct Timeline {
     pub deadlines: Option<Deadlines>,
     /// How it ended; `None` if it was in progress when the trace ended.
     pub status: Option<EndStatus>,
+    /// Whether it was cancelled because the run ended, and not by its client: then it was in progress.
+    pub was_cut_off: bool,
 }
 
 impl Timeline {
@@ -51,13 +53,19 @@ impl Timeline {
         self.status == Some(EndStatus::Finished)
     }
 
-    /// Whether it failed, timed out or was cancelled: a violation of every limit. A request that the
-    /// run ended too early to send has not failed.
+    /// Whether it failed, timed out or was withdrawn by its client: a violation of every limit. A
+    /// request that the run ended too early to send, or to serve to its end, has not failed.
     pub fn has_failed(&self) -> bool {
         match self.status {
-            Some(EndStatus::Failed | EndStatus::TimedOut | EndStatus::Cancelled) => true,
+            Some(EndStatus::Failed | EndStatus::TimedOut) => true,
+            Some(EndStatus::Cancelled) => !self.was_cut_off,
             Some(EndStatus::Finished | EndStatus::Unsent) | None => false,
         }
+    }
+
+    /// Whether it came to no end of its own, because the run or its trace ended before.
+    pub fn is_open(&self) -> bool {
+        self.was_cut_off || matches!(self.status, Some(EndStatus::Unsent) | None)
     }
 
     /// Of a request of which nothing is known yet but that it arrived.
@@ -71,6 +79,7 @@ impl Timeline {
             prompt_tokens: request.prompt_tokens,
             deadlines: request.deadlines,
             status: None,
+            was_cut_off: false,
         }
     }
 
@@ -95,9 +104,12 @@ pub fn timelines(trace: &Trace) -> Vec<Timeline> {
             timelines[place].tokens_at.push(token.at);
         }
     }
+    // Nobody but Ctrl-C cancels a request of the engine's; another tool's client may.
+    let is_cut_off = |status| status == EndStatus::Cancelled && !trace.header.origin.is_imported();
     for end in &trace.ends {
         if let Some(place) = places.of(end.request) {
             timelines[place].status = Some(end.status);
+            timelines[place].was_cut_off = is_cut_off(end.status);
         }
     }
     timelines

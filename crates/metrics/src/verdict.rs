@@ -48,7 +48,8 @@ pub struct Difference {
     /// The mean difference: relative (-0.2 is 20 % less), or in points of 1 for a share. `None`
     /// without pairs.
     pub estimate: Option<f64>,
-    /// Its interval by Student's t, at 95 %; `None` of fewer than two pairs.
+    /// Its interval by Student's t, at 1 less the level; `None` of fewer than two pairs, and of
+    /// pairs that do not differ from each other.
     pub interval: Option<Interval>,
     /// The same by resampling the pairs, from 20 pairs on.
     pub bootstrap: Option<Interval>,

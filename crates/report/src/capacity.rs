@@ -184,8 +184,9 @@ impl CapacityReport<'_> {
             ""
         };
         format!(
-            "No policy can exceed the rate above which the work of these requests, in full \
-             batches by the cost model, does not fit between their arrivals and bounds.{estimated}"
+            "No policy above: at greater rates none keeps the objectives in enough of these \
+             replicates, as the work of their requests, in full batches by the cost model, does not \
+             fit between their arrivals and bounds.{estimated}"
         )
     }
 }

@@ -1,4 +1,4 @@
-use metron_metrics::{Judged, ObjectiveVerdict, RunSummary, served_alike};
+use metron_metrics::{Basis, Judged, ObjectiveVerdict, RunSummary, served_alike};
 use metron_trace::Header;
 
 use crate::blame::{blamed, causes};
@@ -64,21 +64,32 @@ fn too_long(report: &Report<'_>) -> Option<String> {
 
 /// Why a verdict is open, and what would close it.
 fn undecided_note(judged: &Judged) -> String {
+    let Judged { objective, n, effective, .. } = judged;
     let Some([least, most]) = judged.bounds else {
-        return format!("UNDECIDED: nothing in the runs has what `{}` bounds", judged.objective);
+        return match judged.basis {
+            Basis::CutShort => format!("UNDECIDED: no run was served to its end (`{objective}`)"),
+            _ => format!("UNDECIDED: nothing in the runs has what `{objective}` bounds"),
+        };
     };
-    let what = if judged.objective.share >= 1.0 {
+    let (worth, what) = match judged.basis {
+        Basis::NothingVaries => (
+            "which do not differ, so that only runs count",
+            "more replicates (--replicates) decide it",
+        ),
+        Basis::Values | Basis::CutShort => (
+            &*format!("that are worth {effective:.0} independent ones"),
+            "more requests or replicates decide it",
+        ),
+    };
+    let what = if objective.share >= 1.0 {
         "no sample can show that all do: ask for less than 100 %"
     } else {
-        "more requests or replicates decide it"
+        what
     };
     format!(
-        "UNDECIDED: the share is between {} % and {} % (for `{}`, {} values that are worth {:.0} \
-         independent ones); {what}",
+        "UNDECIDED: the share is between {} % and {} % (for `{objective}`, {n} values {worth}); \
+         {what}",
         percent(least),
         percent(most),
-        judged.objective,
-        judged.n,
-        judged.effective
     )
 }

@@ -1,6 +1,6 @@
 use metron_metrics::{
-    Difference, EQUIVALENCE_MARGIN, Interval, Judgement, MeasureJudgement, PolicyJudgement,
-    RECOMMENDED_REPLICATES, RunTooShort, Scale, Verdict,
+    Difference, EQUIVALENCE_MARGIN, Interval, Judgement, MeasureJudgement, NoInterval,
+    PolicyJudgement, RECOMMENDED_REPLICATES, Scale, Verdict,
 };
 use serde::Serialize;
 
@@ -125,7 +125,7 @@ impl MeasureRows {
             estimate: if judged.policies.len() > 1 {
                 estimate(policy, format)
             } else {
-                estimate(policy, format) + &too_short(policy)
+                estimate(policy, format) + &no_interval(policy)
             },
             difference: policy
                 .difference
@@ -170,11 +170,15 @@ fn estimate(policy: &PolicyJudgement, format: fn(f64) -> String) -> String {
 const UNTOLD: f64 = 1000.0;
 
 /// Why a single run has no interval, and how much longer it would have to be.
-fn too_short(policy: &PolicyJudgement) -> String {
-    let Some(RunTooShort { values, needed, .. }) = policy.too_short else { return String::new() };
-    let Some(needed) = needed else { return ", no interval: too little varies".to_owned() };
-    let times = (needed as f64 / values.max(1) as f64).ceil().max(2.0);
-    format!(", run too short for an interval (about {times:.0} times as long would do)")
+fn no_interval(policy: &PolicyJudgement) -> String {
+    match policy.no_interval {
+        None => String::new(),
+        Some(NoInterval::NothingVaries { .. }) => ", no interval: too little varies".to_owned(),
+        Some(NoInterval::TooShort { values, needed, .. }) => {
+            let times = (needed as f64 / values.max(1) as f64).ceil().max(2.0);
+            format!(", run too short for an interval (about {times:.0} times as long would do)")
+        }
+    }
 }
 
 fn difference_text(difference: &Difference, scale: Scale) -> String {

@@ -3,6 +3,7 @@
 
 pub(crate) mod served;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use metron_metrics::{
@@ -258,7 +259,7 @@ proptest! {
             all.causes.iter().map(own).sum()
         };
         prop_assert_eq!(of(|own| own.missed), summarise(&[&trace], &scoring).fluidity.missed);
-        let mut lateness = 0;
+        let (mut lateness, mut by_cause) = (0, BTreeMap::new());
         for request in &trace.requests {
             let story = explain(&trace, request.id, &scoring).expect("the request is there");
             for late in &story.late {
@@ -268,10 +269,17 @@ proptest! {
                 let delays: u64 = delays.map(|part| part.delay_ns).sum();
                 prop_assert!(late.alone_ns.expect("it has steps") + delays <= late.window_ns);
                 lateness += late.late_ns;
+                for part in &late.parts {
+                    *by_cause.entry(part.cause).or_insert(0) += part.lateness_ns;
+                }
             }
         }
         prop_assert_eq!(of(|own| own.lateness_ns), lateness);
         prop_assert_eq!(all.lateness_ns, lateness);
+        // Steps that a request waited for are summed by stretches there, and one by one in a story.
+        for own in &all.causes {
+            prop_assert_eq!(own.lateness_ns, by_cause.get(&own.cause).copied().unwrap_or(0));
+        }
     }
 
     /// Where the calibration is the machine, and the machine does nothing else, all is explained.

@@ -187,6 +187,7 @@ fn as_json(model: &ModelOnDisk, prompt: &[u32], stream: &Stream) -> Result<Strin
         prompt_tokens: prompt.len() as u32,
         deadlines: None,
         status: Some(EndStatus::Finished),
+        was_cut_off: false,
     };
     let latencies = Latencies::of(&timeline);
     let seconds = |value: Result<std::time::Duration, _>| value.ok().map(|span| span.as_secs_f64());

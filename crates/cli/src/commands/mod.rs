@@ -29,7 +29,9 @@ fn kind_of(error: &LabError) -> Kind {
             Kind::Usage
         }
         LabError::Workload { .. } => Kind::Input,
-        LabError::NothingToJudge { .. } => Kind::Usage,
+        LabError::NothingToJudge { .. }
+        | LabError::SameFiles(_)
+        | LabError::AnothersTrace { .. } => Kind::Usage,
         LabError::NothingMeasured | LabError::Engine(_) | LabError::Executor(_) => Kind::Internal,
     }
 }

@@ -113,13 +113,21 @@ impl<'a> Bench<'a> {
         if run.end == RunEnd::Stopped {
             return Err(LabError::Interrupted);
         }
-        self.keep(&run.dir, &self.place(contestant, rate, replicate))?;
+        self.keep(&run.dir, contestant, &self.place(contestant, rate, replicate))?;
         self.runs += 1;
         Ok(run.trace)
     }
 
-    /// Moves a trace that is whole to its place, where another may be that is cut off.
-    fn keep(&self, trace: &Path, place: &Path) -> Result<(), LabError> {
+    /// Moves a trace that is whole to its place, where another may be that is cut off; one that is
+    /// whole is of other options, and not replaced.
+    fn keep(&self, trace: &Path, contestant: &Contestant, place: &Path) -> Result<(), LabError> {
+        if place.exists() {
+            let (old, missing) = TraceReader::read(place)?;
+            if missing.is_empty() && old.header.policy != contestant.info {
+                let label = old.header.policy.label;
+                return Err(LabError::AnothersTrace { place: place.to_owned(), label });
+            }
+        }
         let moved = || {
             if place.exists() {
                 fs::remove_dir_all(place)?;

@@ -10,7 +10,7 @@ use super::bound::greatest_rate;
 use super::search::{CapacitySearch, SearchPlan};
 use crate::error::{FailedRun, LabError};
 use crate::rig::Rig;
-use crate::run::{Contestant, Requests, Watch};
+use crate::run::{Contestant, Requests, Watch, check_labels};
 
 /// What all searches share.
 pub struct CapacitySetting<'a> {
@@ -66,13 +66,14 @@ pub struct Found {
 /// ends the searches, but not what others have found.
 ///
 /// # Errors
-/// If a run fails before any has told anything.
+/// If a run fails before any has told anything, or two policies would write the same files.
 pub fn capacities(
     rig: &mut dyn Rig,
     setting: &CapacitySetting<'_>,
     contestants: &[Contestant],
     watch: &mut dyn Watch,
 ) -> Result<Found, LabError> {
+    check_labels(contestants.iter().map(|own| own.info.label.as_str()))?;
     let mut bounds = Bounds { setting, of_replicates: Vec::new() };
     let start = bounds.start()?;
     let mut searches: Vec<Searching<'_>> =
@@ -86,13 +87,10 @@ pub fn capacities(
         Err(Cut::Failed(run)) if has_told => (RunEnd::Stopped, Some(*run)),
         Err(Cut::Failed(run)) => return Err(run.cause),
     };
-    let capacities = searches
-        .into_iter()
-        .map(|own| {
-            let bound = bounds.of_first(own.replicates())?;
-            Ok(own.capacity(bound))
-        })
-        .collect::<Result<_, LabError>>()?;
+    // One bound for all: it is the requests', whoever serves them.
+    let replicates = searches.iter().map(Searching::replicates).max().unwrap_or(0);
+    let bound = bounds.of_first(replicates)?;
+    let capacities = searches.into_iter().map(|own| own.capacity(bound)).collect();
     Ok(Found {
         capacities,
         doubts: bench.doubts.of_runs_alone(setting.scoring),

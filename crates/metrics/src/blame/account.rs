@@ -2,6 +2,7 @@ use metron_trace::{PreemptionCause, RequestId, StepRecord, Trace, Work};
 
 use super::cause::{ByCause, Cause};
 use super::isolated::{Contents, Isolated};
+use super::shortage::Shortage;
 use super::waiting::{Reservation, Room, rooms};
 use crate::fluidity::nanoseconds;
 use crate::timeline::Places;
@@ -15,18 +16,19 @@ pub(crate) struct Account<'a> {
     /// By place of the request in the trace.
     lives: Vec<Life>,
     reservation: Reservation,
+    shortage: Shortage,
 }
 
 /// A step, as every request sees it. Nanoseconds.
-struct StepFacts {
-    planned_at: u64,
-    ended_at: u64,
+pub(crate) struct StepFacts {
+    pub(crate) planned_at: u64,
+    pub(crate) ended_at: u64,
     /// The policy's own time.
     schedule: u64,
     /// The rest of the step that was not the model.
     around_model: u64,
     contents: Contents,
-    room: Room,
+    pub(crate) room: Room,
 }
 
 /// Steps of the trace in which something happened to one request.
@@ -60,6 +62,34 @@ pub(crate) struct Stretch {
     pub(crate) delays: ByCause<u64>,
 }
 
+/// Stretches together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Sum {
+    /// Time that the request's own work would take alone.
+    pub(crate) alone_ns: u64,
+    /// The rest, by what took it.
+    pub(crate) delays: ByCause<u64>,
+}
+
+/// Whole steps for which a request waited before its first.
+struct Wait {
+    /// When the first of them could be planned: the step before it had ended.
+    begin: u64,
+    /// When the last of them ended.
+    end: u64,
+    /// Time of those from which a shortage of blocks kept it.
+    shortage_ns: u64,
+}
+
+impl Sum {
+    pub(crate) fn add_all(&mut self, stretches: &[Stretch]) {
+        for stretch in stretches {
+            self.alone_ns = self.alone_ns.saturating_add(stretch.alone_ns);
+            self.delays.add_all(&stretch.delays);
+        }
+    }
+}
+
 impl<'a> Account<'a> {
     /// `None` for a trace without steps or without a calibration to hold them against.
     pub(crate) fn new(trace: &'a Trace) -> Option<Self> {
@@ -71,9 +101,43 @@ impl<'a> Account<'a> {
         let reservation = Reservation::of(trace);
         let rooms = rooms(trace, &places, reservation);
         let facts = |(step, room)| StepFacts::new(step, room, &isolated);
-        let steps = trace.steps.iter().zip(rooms).map(facts).collect();
+        let steps: Vec<StepFacts> = trace.steps.iter().zip(rooms).map(facts).collect();
+        let shortage = Shortage::of(&steps);
         let lives = lives(trace, &places);
-        Some(Self { trace, places, isolated, steps, lives, reservation })
+        Some(Self { trace, places, isolated, steps, lives, reservation, shortage })
+    }
+
+    /// The stretches between two instants of one request's life together.
+    pub(crate) fn sum(&self, request: RequestId, from: u64, to: u64) -> Sum {
+        let mut sum = Sum::default();
+        let waited = self.places.of(request).and_then(|place| self.wait(place, from, to));
+        let Some(Wait { begin, end, shortage_ns }) = waited else {
+            sum.add_all(&self.stretches(request, from, to));
+            return sum;
+        };
+        sum.add_all(&self.stretches(request, from, begin));
+        sum.delays.add(Cause::Blocks, shortage_ns);
+        sum.delays.add(Cause::Queue, (end - begin).saturating_sub(shortage_ns));
+        sum.add_all(&self.stretches(request, end, to));
+        sum
+    }
+
+    /// The whole steps between two instants that a request waited for its first one, but for those
+    /// that had begun before it was there; `None` if there are none. A long queue waits for nearly
+    /// all steps of a run, so they are not gone through one by one.
+    fn wait(&self, place: usize, from: u64, to: u64) -> Option<Wait> {
+        let begun = self.steps.partition_point(|step| step.planned_at < from);
+        let first = self.steps.partition_point(|step| step.ended_at <= from).max(begun) + 1;
+        let ended = self.steps.partition_point(|step| step.ended_at <= to);
+        let worked = self.lives[place].worked.first().copied();
+        let steps = first..worked.map_or(ended, |worked| worked.min(ended));
+        let last = self.steps[..steps.end].last()?.ended_at;
+        let begin = self.steps.get(first - 1)?.ended_at;
+        (steps.start < steps.end && begin <= last).then(|| Wait {
+            begin,
+            end: last,
+            shortage_ns: self.shortage.ns(steps, self.own_blocks(place)),
+        })
     }
 
     /// The stretches between two instants of one request's life, in order and without a gap:
@@ -155,10 +219,15 @@ impl<'a> Account<'a> {
     /// Why a request that has not run yet was not admitted to a step.
     fn kept_waiting_by(&self, place: usize, at: usize) -> Cause {
         let (request, room) = (&self.trace.requests[place], &self.steps[at].room);
-        let own = self.reservation.blocks(request.prompt_tokens, &self.trace.header.limits);
         let was_there = request.arrived_at.as_nanos() <= self.steps[at].planned_at;
-        let lacks_blocks = room.blocks_free < own.max(room.blocks_wanted);
-        if was_there && room.has_slot && lacks_blocks { Cause::Blocks } else { Cause::Queue }
+        let is_shortage = was_there && room.lacks_blocks(self.own_blocks(place));
+        if is_shortage { Cause::Blocks } else { Cause::Queue }
+    }
+
+    /// KV blocks that a request has to have before it is admitted.
+    fn own_blocks(&self, place: usize) -> u32 {
+        let request = &self.trace.requests[place];
+        self.reservation.blocks(request.prompt_tokens, &self.trace.header.limits)
     }
 
     /// Each part of the contents is charged what it adds to a step; what is left is unexplained.

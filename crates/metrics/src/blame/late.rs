@@ -28,8 +28,8 @@ impl LateWindow {
         self.due.saturating_sub(self.from)
     }
 
-    /// Deadlines that it missed. The original's rule differs from `exact` only on ties; what is
-    /// divided in the end is its own count.
+    /// Deadlines that it missed. The papers' and the original's rules differ from `exact` only on
+    /// ties; what is divided in the end is the rule's own count.
     pub(crate) fn missed(&self, deadlines: Deadlined, counting: CountingRule) -> u64 {
         match counting {
             CountingRule::PerToken => 1,

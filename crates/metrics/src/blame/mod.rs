@@ -8,6 +8,7 @@ mod account;
 mod cause;
 mod isolated;
 mod late;
+mod shortage;
 mod story;
 mod waiting;
 
@@ -17,7 +18,7 @@ use serde::{Deserialize, Serialize};
 pub use cause::Cause;
 pub use story::{Explanation, LatePart, LateToken, Scored, TokenTime, Where, explain};
 
-use account::{Account, Stretch};
+use account::{Account, Sum};
 use cause::ByCause;
 use late::{LateWindow, late_windows};
 
@@ -105,14 +106,19 @@ impl<'a> DueStream<'a> {
             tokens: due_tokens(&gaps, deadlines, &scoring.fluidity),
         })
     }
+
+    /// The ends of a window of the stream, in nanoseconds of the run.
+    fn instants(&self, window: &LateWindow) -> [u64; 2] {
+        let arrived_at = self.timeline.arrived_at.as_nanos();
+        [window.from, window.ready].map(|after| arrived_at.saturating_add(after))
+    }
 }
 
 /// One late token's lateness by cause.
 struct Division {
     window: LateWindow,
-    stretches: Vec<Stretch>,
-    /// What the request's own work of the window would take alone.
-    alone_ns: u64,
+    /// What the window was made of.
+    sum: Sum,
     /// The lateness by cause: it adds up to the window's.
     lateness: ByCause<u64>,
 }
@@ -120,22 +126,12 @@ struct Division {
 impl Division {
     /// What the work alone takes beyond what is allowed is the model's; all else is divided in
     /// proportion to the delays of the window.
-    fn of(window: LateWindow, stream: &DueStream<'_>, account: &Account<'_>) -> Self {
-        let arrived_at = stream.timeline.arrived_at.as_nanos();
-        let instant = |after: u64| arrived_at.saturating_add(after);
-        let request = stream.timeline.request;
-        let stretches = account.stretches(request, instant(window.from), instant(window.ready));
-        let mut delays = ByCause::<u64>::default();
-        for stretch in &stretches {
-            delays.add_all(&stretch.delays);
-        }
-        let alone = stretches.iter().map(|stretch| stretch.alone_ns);
-        let alone_ns = alone.fold(0, u64::saturating_add);
+    fn of(window: LateWindow, sum: Sum) -> Self {
         let late_ns = window.late_ns();
-        let too_slow = alone_ns.saturating_sub(window.allowed_ns()).min(late_ns);
-        let mut lateness = delays.divide(late_ns - too_slow);
+        let too_slow = sum.alone_ns.saturating_sub(window.allowed_ns()).min(late_ns);
+        let mut lateness = sum.delays.divide(late_ns - too_slow);
         lateness.add(Cause::Model, too_slow);
-        Self { window, stretches, alone_ns, lateness }
+        Self { window, sum, lateness }
     }
 }
 
@@ -151,8 +147,11 @@ struct Tally {
 impl Tally {
     fn add_stream(&mut self, stream: &DueStream<'_>, account: &Account<'_>, scoring: &Scoring) {
         self.missed = self.missed.saturating_add(stream.fluidity.missed);
+        let request = stream.timeline.request;
         for window in late_windows(&stream.tokens, &scoring.fluidity) {
-            self.add(&Division::of(window, stream, account), stream.deadlines, scoring);
+            let [from, to] = stream.instants(&window);
+            let division = Division::of(window, account.sum(request, from, to));
+            self.add(&division, stream.deadlines, scoring);
         }
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use metron_trace::{EndStatus, RequestId, StepRecord, Timestamp, Token, Trace, Work, WorkKind};
 use serde::{Deserialize, Serialize};
 
-use super::account::Account;
+use super::account::{Account, Stretch, Sum};
 use super::late::{LateWindow, late_windows};
 use super::{Blame, Cause, Division, DueStream, Tally};
 use crate::fluidity::Fluidity;
@@ -125,12 +125,12 @@ pub fn explain(trace: &Trace, request: RequestId, scoring: &Scoring) -> Option<E
     if let Some(stream) = &stream {
         tally.missed = stream.fluidity.missed;
         for window in late_windows(&stream.tokens, &scoring.fluidity) {
-            let division = account.as_ref().map(|account| Division::of(window, stream, account));
-            if let Some(division) = &division {
-                tally.add(division, stream.deadlines, scoring);
+            let divided = account.as_ref().map(|account| Divided::of(window, stream, account));
+            if let Some(divided) = &divided {
+                tally.add(&divided.division, stream.deadlines, scoring);
             }
             let token = &tokens[window.token];
-            late.push(late_token(&window, token, division.as_ref(), trace, request));
+            late.push(late_token(&window, token, divided.as_ref(), trace, request));
         }
     }
     Some(Explanation {
@@ -150,6 +150,22 @@ pub fn explain(trace: &Trace, request: RequestId, scoring: &Scoring) -> Option<E
     })
 }
 
+/// A late token's lateness by cause, with where each delay was.
+struct Divided {
+    division: Division,
+    stretches: Vec<Stretch>,
+}
+
+impl Divided {
+    fn of(window: LateWindow, stream: &DueStream<'_>, account: &Account<'_>) -> Self {
+        let [from, to] = stream.instants(&window);
+        let stretches = account.stretches(stream.timeline.request, from, to);
+        let mut sum = Sum::default();
+        sum.add_all(&stretches);
+        Self { division: Division::of(window, sum), stretches }
+    }
+}
+
 fn token_times(
     trace: &Trace,
     timeline: &Timeline,
@@ -167,11 +183,11 @@ fn token_times(
 fn late_token(
     window: &LateWindow,
     token: &TokenTime,
-    division: Option<&Division>,
+    divided: Option<&Divided>,
     trace: &Trace,
     request: RequestId,
 ) -> LateToken {
-    let parts = division.map(|division| parts(division, trace, request));
+    let parts = divided.map(|divided| parts(divided, trace, request));
     LateToken {
         token: window.token as u32,
         ready_at: token.ready_at,
@@ -180,22 +196,23 @@ fn late_token(
         after: window.after.map(|token| token as u32),
         window_ns: window.ready - window.from,
         allowed_ns: window.allowed_ns(),
-        alone_ns: division.map(|division| division.alone_ns),
+        alone_ns: divided.map(|divided| divided.division.sum.alone_ns),
         parts: parts.unwrap_or_default(),
     }
 }
 
-fn parts(division: &Division, trace: &Trace, request: RequestId) -> Vec<LatePart> {
+fn parts(divided: &Divided, trace: &Trace, request: RequestId) -> Vec<LatePart> {
+    let Divided { division, stretches } = divided;
     let with_lateness = division.lateness.iter().filter(|(_, ns)| *ns > 0);
     let mut parts: Vec<LatePart> = with_lateness
         .map(|(cause, lateness_ns)| LatePart {
             cause,
             lateness_ns,
             delay_ns: match cause {
-                Cause::Model => division.alone_ns,
-                _ => division.stretches.iter().map(|own| own.delays.of(cause)).sum(),
+                Cause::Model => division.sum.alone_ns,
+                _ => division.sum.delays.of(cause),
             },
-            place: place(cause, division, trace, request),
+            place: place(cause, stretches, trace, request),
         })
         .collect();
     parts.sort_by_key(|part| (Reverse(part.lateness_ns), part.cause));
@@ -203,8 +220,8 @@ fn parts(division: &Division, trace: &Trace, request: RequestId) -> Vec<LatePart
 }
 
 /// The steps in which a cause delayed the request; `None` if there are none.
-fn place(cause: Cause, division: &Division, trace: &Trace, request: RequestId) -> Option<Where> {
-    let delays = division.stretches.iter().filter_map(|stretch| {
+fn place(cause: Cause, stretches: &[Stretch], trace: &Trace, request: RequestId) -> Option<Where> {
+    let delays = stretches.iter().filter_map(|stretch| {
         let step = &trace.steps[stretch.step?];
         Some((step, stretch.delays.of(cause))).filter(|(_, ns)| *ns > 0)
     });

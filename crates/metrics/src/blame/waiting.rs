@@ -15,6 +15,14 @@ pub(crate) struct Room {
     pub(crate) blocks_wanted: u32,
 }
 
+impl Room {
+    /// Whether a request that waits lacked nothing but KV blocks: those that it needs itself, or
+    /// those of the one before it.
+    pub(crate) fn lacks_blocks(&self, own: u32) -> bool {
+        self.has_slot && self.blocks_free < own.max(self.blocks_wanted)
+    }
+}
+
 /// The room after each step was planned. The trace does not say why nobody else was admitted; this
 /// is what it can be told from.
 pub(crate) fn rooms(trace: &Trace, places: &Places, reservation: Reservation) -> Vec<Room> {

@@ -190,8 +190,7 @@ const OF_A_RUN: [fn(&Trace, &Scoring) -> Vec<Doubt>; 7] = [
     |trace, scoring| arrivals::extrapolated(trace, scoring).into_iter().collect(),
 ];
 
-/// A trend is a matter of chance: of the runs of its policies, more than one in so many has to have
-/// it.
+/// A trend is a matter of chance: of a policy's runs, more than one in so many has to have it.
 const TREND_RUNS: usize = 4;
 
 /// Every doubt that these runs give cause for, each kind once; `runs` in any order.
@@ -207,8 +206,22 @@ pub fn doubts(runs: &[RunOf<'_>], scoring: &Scoring) -> Vec<RaisedDoubt> {
 #[derive(Debug, Clone, Default)]
 pub struct GatheredDoubts {
     /// Those of single runs, in the order of what is looked for.
-    of_a_run: [Vec<RaisedDoubt>; OF_A_RUN.len()],
+    of_a_run: [Vec<Raising>; OF_A_RUN.len()],
     runs: Vec<Digest>,
+}
+
+/// A doubt of single runs in the making: each policy whose runs raise it, at least one.
+#[derive(Debug, Clone)]
+struct Raising(Vec<OfPolicy>);
+
+/// What the runs of one policy have of a doubt.
+#[derive(Debug, Clone)]
+struct OfPolicy {
+    policy: String,
+    /// Runs that raise it.
+    runs: usize,
+    /// As the worst of them raises it.
+    worst: Doubt,
 }
 
 impl GatheredDoubts {
@@ -261,36 +274,54 @@ impl GatheredDoubts {
     }
 
     fn raised(self, of_all: impl Iterator<Item = Doubt>) -> Vec<RaisedDoubt> {
-        let runs = self.runs;
-        let of_a_run = self.of_a_run.into_iter().flatten().filter(|one| !is_chance(one, &runs));
-        let whole = |doubt| RaisedDoubt { doubt, policies: Vec::new(), runs: runs.len(), of: 0 };
-        let mut raised: Vec<RaisedDoubt> = of_a_run.chain(of_all.map(whole)).collect();
-        for raised in &mut raised {
-            raised.of = runs.len();
-        }
-        raised
+        let of = self.runs.len();
+        let of_a_run = self.of_a_run.into_iter().flatten();
+        let of_a_run = of_a_run.filter_map(|raising| raising.beyond_chance(&self.runs));
+        let whole = |doubt| RaisedDoubt { doubt, policies: Vec::new(), runs: of, of };
+        of_a_run.chain(of_all.map(whole)).collect()
     }
 }
 
-/// Whether so few runs have a trend that chance alone would do it.
-fn is_chance(raised: &RaisedDoubt, runs: &[Digest]) -> bool {
-    let is_own = |run: &&Digest| raised.policies.contains(&run.policy) && !run.may_grow;
-    let own = runs.iter().filter(is_own).count();
-    matches!(raised.doubt, Doubt::NotStationary { .. }) && raised.runs * TREND_RUNS <= own
+impl Raising {
+    /// Of the policies whose runs raise it more often than chance would; `None` if there are none.
+    fn beyond_chance(self, runs: &[Digest]) -> Option<RaisedDoubt> {
+        let is_raised = |own: &OfPolicy| !own.is_chance(runs);
+        let policies: Vec<OfPolicy> = self.0.into_iter().filter(is_raised).collect();
+        // The first of equals.
+        let weight = |own: &&OfPolicy| own.worst.weight();
+        let worst = policies.iter().rev().max_by(|a, b| weight(a).total_cmp(&weight(b)))?.worst;
+        Some(RaisedDoubt {
+            doubt: worst,
+            runs: policies.iter().map(|own| own.runs).sum(),
+            of: runs.len(),
+            policies: policies.into_iter().map(|own| own.policy).collect(),
+        })
+    }
 }
 
-fn raise(raised: &mut Vec<RaisedDoubt>, doubt: Doubt, policy: &str) {
+impl OfPolicy {
+    /// Whether so few of the policy's runs have a trend that chance alone would do it.
+    fn is_chance(&self, runs: &[Digest]) -> bool {
+        let own = runs.iter().filter(|run| run.policy == self.policy && !run.may_grow).count();
+        matches!(self.worst, Doubt::NotStationary { .. }) && self.runs * TREND_RUNS <= own
+    }
+}
+
+fn raise(raised: &mut Vec<Raising>, doubt: Doubt, policy: &str) {
     let kind = std::mem::discriminant(&doubt);
-    let known = raised.iter_mut().find(|known| std::mem::discriminant(&known.doubt) == kind);
-    let Some(known) = known else {
-        raised.push(RaisedDoubt { doubt, policies: vec![policy.to_owned()], runs: 1, of: 0 });
+    let is_it =
+        |own: &&mut Raising| own.0.iter().any(|own| std::mem::discriminant(&own.worst) == kind);
+    let first = || OfPolicy { policy: policy.to_owned(), runs: 1, worst: doubt };
+    let Some(known) = raised.iter_mut().find(is_it) else {
+        raised.push(Raising(vec![first()]));
         return;
     };
-    known.runs += 1;
-    if !known.policies.iter().any(|own| own == policy) {
-        known.policies.push(policy.to_owned());
-    }
-    if doubt.weight() > known.doubt.weight() {
-        known.doubt = doubt;
+    let Some(own) = known.0.iter_mut().find(|own| own.policy == policy) else {
+        known.0.push(first());
+        return;
+    };
+    own.runs += 1;
+    if doubt.weight() > own.worst.weight() {
+        own.worst = doubt;
     }
 }

@@ -6,7 +6,7 @@ use super::interval::Interval;
 use crate::percentile::interpolated;
 
 /// Fewer values than this resample to too few different means.
-pub const LEAST_FOR_BOOTSTRAP: usize = 20;
+const LEAST_FOR_BOOTSTRAP: usize = 20;
 
 const RESAMPLES: u32 = 4_000;
 

@@ -1,9 +1,9 @@
 use serde::{Deserialize, Serialize};
 
-/// The confidence of every interval that is reported.
+/// The confidence of an interval, unless verdicts are held to another level: then it is theirs.
 pub const CONFIDENCE: f64 = 0.95;
 
-/// Where a quantity lies, at [`CONFIDENCE`].
+/// Where a quantity lies, with the confidence of whatever gives it.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Interval {
     /// Its lower end.

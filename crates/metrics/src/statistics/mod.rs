@@ -13,10 +13,10 @@ mod permutation;
 mod sample;
 mod steady;
 
-pub use bootstrap::{LEAST_FOR_BOOTSTRAP, bootstrap_mean};
+pub use bootstrap::bootstrap_mean;
 pub use holm::holm;
 pub use interval::{CONFIDENCE, Interval};
 pub use looks::{LEVEL, Looks};
-pub use permutation::{LEAST_FOR_SIGN_FLIP, sign_flip_p};
+pub use permutation::sign_flip_p;
 pub use sample::Sample;
-pub use steady::{RunTooShort, Steady, steady_mean, steady_percentile, steady_share};
+pub use steady::{NoInterval, Steady, steady_mean, steady_percentile, steady_share};

@@ -4,7 +4,7 @@ use rand_chacha::rand_core::SeedableRng;
 
 /// The least number of pairs for which a sign-flip test can reach 5 %: of six, all of one sign have
 /// a two-sided p of 0.031.
-pub const LEAST_FOR_SIGN_FLIP: usize = 6;
+const LEAST_FOR_SIGN_FLIP: usize = 6;
 
 /// Up to so many pairs all sign patterns are counted.
 const MOST_EXACT: usize = 16;

@@ -14,6 +14,9 @@ const WARM_UP_PARTS: usize = 10;
 /// Effective values that a batch has to hold, so that batches are nearly independent.
 const LEAST_PER_BATCH: f64 = 10.0;
 
+/// Effective values that a run has to hold.
+const LEAST_VALUES: f64 = LEAST_PER_BATCH * BATCHES as f64;
+
 /// Effective values that have to lie beyond a percentile or a limit.
 const LEAST_BEYOND: f64 = 25.0;
 
@@ -35,19 +38,33 @@ pub struct Steady {
     pub effective: f64,
 }
 
-/// Why a run gives no interval: it is too short for its own fluctuations.
+/// Why a run gives no interval.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, thiserror::Error)]
-#[error(
-    "the run is too short: its {values} values are worth {effective:.0} independent ones{}",
-    needed.map_or_else(String::new, |needed| format!("; about {needed} would do"))
-)]
-pub struct RunTooShort {
-    /// Values in the run.
-    pub values: usize,
-    /// Independent values that would say as much.
-    pub effective: f64,
-    /// Values that would be enough, by what this run shows; `None` where it shows too little.
-    pub needed: Option<usize>,
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum NoInterval {
+    /// It is too short for its own fluctuations.
+    #[error(
+        "the run is too short: its {values} values{}; about {needed} would do",
+        effective.map_or_else(
+            || " are few".to_owned(),
+            |effective| format!(" are worth {effective:.0} independent ones")
+        )
+    )]
+    TooShort {
+        /// Values in the run.
+        values: usize,
+        /// Independent values that would say as much; `None` of too few values to tell.
+        effective: Option<f64>,
+        /// Values that would be enough, by what this run shows; if it shows nothing yet, the least
+        /// that ever are.
+        needed: usize,
+    },
+    /// Its values are alike: how they depend on each other can't be seen.
+    #[error("too little varies among the run's {values} values")]
+    NothingVaries {
+        /// Values in the run.
+        values: usize,
+    },
 }
 
 /// The mean of a run's values, in the order in which they came, by batch means.
@@ -58,18 +75,16 @@ pub struct RunTooShort {
 /// 30 % from half a batch to a whole one. A run that passes only just has passed partly because it
 /// looked calm, and its interval is made wider: its variance is multiplied by
 /// `1 + 2 (needed / effective)^2`, which goes to 1 in long runs.
-pub fn steady_mean(values: &[f64]) -> Result<Steady, RunTooShort> {
+pub fn steady_mean(values: &[f64]) -> Result<Steady, NoInterval> {
     let values = without_warm_up(values);
     if let Some(constant) = constant(values) {
         return Ok(constant);
     }
-    let batches =
-        Batches::of(values.len(), |at| values[at]).ok_or_else(|| none_of(values.len()))?;
+    let batches = Batches::of(values.len(), |at| values[at])?;
     let spread = values.iter().map(|value| (value - batches.mean).powi(2)).sum::<f64>();
     let effective = spread / values.len() as f64 / batches.variance;
-    let least = LEAST_PER_BATCH * BATCHES as f64;
-    batches.check(values.len(), effective, least)?;
-    let variance = batches.variance * caution(effective, least);
+    batches.check(values.len(), effective, LEAST_VALUES)?;
+    let variance = batches.variance * caution(effective, LEAST_VALUES);
     let interval = Interval::around(batches.mean, quantile() * variance.sqrt());
     Ok(Steady { value: batches.mean, interval, effective })
 }
@@ -77,14 +92,14 @@ pub fn steady_mean(values: &[f64]) -> Result<Steady, RunTooShort> {
 /// The p-th percentile of a run's values (`p` from 0 to 1), in the order in which they came: the
 /// interval of the share beyond it, by batch means of the indicator, read off the values in order.
 /// Besides the rules of [`steady_mean`], 25 effective values have to lie on its scarcer side.
-pub fn steady_percentile(values: &[f64], p: f64) -> Result<Steady, RunTooShort> {
+pub fn steady_percentile(values: &[f64], p: f64) -> Result<Steady, NoInterval> {
     let values = without_warm_up(values);
     if let Some(constant) = constant(values) {
         return Ok(constant);
     }
     let mut sorted = values.to_vec();
     sorted.sort_unstable_by(f64::total_cmp);
-    let at = order_statistic(&sorted, p).ok_or_else(|| none_of(0))?;
+    let at = order_statistic(&sorted, p).ok_or_else(|| too_few(0))?;
     let share = share_interval(values.len(), |nth| values[nth] > at, Some(1.0 - p))?;
     // The share beyond falls as the value rises.
     let at_rank = |share: f64| order_statistic(&sorted, 1.0 - share).unwrap_or(at);
@@ -95,7 +110,7 @@ pub fn steady_percentile(values: &[f64], p: f64) -> Result<Steady, RunTooShort> 
 
 /// The share of a run's requests that are so, in the order in which they came: Wilson's interval
 /// with the effective number of requests, by the rules of [`steady_percentile`].
-pub fn steady_share(are_so: &[bool]) -> Result<Steady, RunTooShort> {
+pub fn steady_share(are_so: &[bool]) -> Result<Steady, NoInterval> {
     let are_so = without_warm_up(are_so);
     share_interval(are_so.len(), |at| are_so[at], None)
 }
@@ -105,16 +120,16 @@ fn share_interval(
     n: usize,
     is_so: impl Fn(usize) -> bool,
     known: Option<f64>,
-) -> Result<Steady, RunTooShort> {
+) -> Result<Steady, NoInterval> {
     let indicator = |at| f64::from(u8::from(is_so(at)));
-    let batches = Batches::of(n, indicator).ok_or_else(|| none_of(n))?;
+    let batches = Batches::of(n, indicator)?;
     let share = known.unwrap_or(batches.mean);
     let effective = share * (1.0 - share) / batches.variance;
     let scarcer = share.min(1.0 - share);
     if batches.variance <= 0.0 || scarcer <= 0.0 {
-        return Err(none_of(n));
+        return Err(too_alike(n));
     }
-    let least = (LEAST_PER_BATCH * BATCHES as f64).max(LEAST_BEYOND / scarcer);
+    let least = LEAST_VALUES.max(LEAST_BEYOND / scarcer);
     batches.check(n, effective, least)?;
     let interval = wilson(share, effective / caution(effective, least));
     Ok(Steady { value: share, interval, effective })
@@ -127,7 +142,7 @@ fn without_warm_up<T>(values: &[T]) -> &[T] {
 /// Values that are all the same have no dependence to measure.
 fn constant(values: &[f64]) -> Option<Steady> {
     let first = *values.first()?;
-    let are_enough = values.len() as f64 >= LEAST_PER_BATCH * BATCHES as f64;
+    let are_enough = values.len() as f64 >= LEAST_VALUES;
     (are_enough && values.iter().all(|value| value.total_cmp(&first).is_eq())).then_some(Steady {
         value: first,
         interval: Interval { low: first, high: first },
@@ -135,9 +150,17 @@ fn constant(values: &[f64]) -> Option<Steady> {
     })
 }
 
-/// A run of which not even the need can be told.
-fn none_of(values: usize) -> RunTooShort {
-    RunTooShort { values, effective: 0.0, needed: None }
+/// A run that shows nothing yet: it takes at least as many values as if they were independent.
+fn too_few(values: usize) -> NoInterval {
+    #[expect(clippy::cast_sign_loss, reason = "a count")]
+    let needed = LEAST_VALUES as usize;
+    NoInterval::TooShort { values, effective: None, needed }
+}
+
+/// A run in which nothing varies: in one of few values, nothing does yet.
+fn too_alike(values: usize) -> NoInterval {
+    let are_few = (values as f64) < LEAST_VALUES;
+    if are_few { too_few(values) } else { NoInterval::NothingVaries { values } }
 }
 
 /// What the variance of a run that needed `least` effective values is multiplied with.
@@ -168,9 +191,12 @@ struct Batches {
 }
 
 impl Batches {
-    /// `None` of fewer values than half batches. What is left over is left out at the start.
-    fn of(n: usize, value: impl Fn(usize) -> f64) -> Option<Self> {
+    /// Refused of fewer values than half batches. What is left over is left out at the start.
+    fn of(n: usize, value: impl Fn(usize) -> f64) -> Result<Self, NoInterval> {
         let length = n / (2 * BATCHES);
+        if length == 0 {
+            return Err(too_few(n));
+        }
         let first = n - 2 * BATCHES * length;
         let half = |nth: usize| {
             let from = first + nth * length;
@@ -184,22 +210,19 @@ impl Batches {
             let squares: f64 = means.iter().map(|own| (own - mean).powi(2)).sum();
             squares / (means.len() - 1) as f64 / means.len() as f64
         };
-        (length > 0).then(|| Self {
-            mean,
-            variance: variance(&whole),
-            variance_by_halves: variance(&halves),
-        })
+        Ok(Self { mean, variance: variance(&whole), variance_by_halves: variance(&halves) })
     }
 
     /// The length rule.
-    fn check(&self, values: usize, effective: f64, least: f64) -> Result<(), RunTooShort> {
+    fn check(&self, values: usize, effective: f64, least: f64) -> Result<(), NoInterval> {
         let growth = self.variance / self.variance_by_halves;
         if effective >= least && growth <= MOST_GROWTH {
             return Ok(());
         }
         // Where the variance still grows, twice the length is the least that can show where it ends.
         let times = (least / effective).max(if growth > MOST_GROWTH { 2.0 } else { 1.0 });
-        Err(RunTooShort { values, effective, needed: rounded_up(values as f64 * times) })
+        let needed = rounded_up(values as f64 * times).ok_or_else(|| too_alike(values))?;
+        Err(NoInterval::TooShort { values, effective: Some(effective), needed })
     }
 }
 
@@ -234,10 +257,20 @@ mod tests {
     #[test]
     fn a_short_run_says_how_many_values_it_takes() {
         let error = steady_percentile(&scattered(1_000), 0.99).expect_err("ten lie beyond");
-        assert!(error.needed.is_some_and(|needed| needed > 1_000), "{error}");
+        let NoInterval::TooShort { needed, .. } = error else { panic!("{error}") };
+        assert!(needed > 1_000, "{error}");
         assert!(error.to_string().starts_with("the run is too short: its 900 values"), "{error}");
-        assert_eq!(steady_mean(&[]), Err(none_of(0)));
-        assert_eq!(steady_share(&[true; 5_000]), Err(none_of(4_500)));
+    }
+
+    #[test]
+    fn a_run_of_few_values_is_short_and_a_long_one_in_which_nothing_varies_is_not() {
+        for few in [0, 10, 60] {
+            let error = steady_percentile(&scattered(few), 0.5).expect_err("there are few");
+            assert!(matches!(error, NoInterval::TooShort { needed: 320, .. }), "{error}");
+        }
+        assert_eq!(steady_mean(&[]), Err(too_few(0)));
+        assert_eq!(steady_share(&[true; 100]), Err(too_few(90)));
+        assert_eq!(steady_share(&[true; 5_000]), Err(NoInterval::NothingVaries { values: 4_500 }));
     }
 
     #[test]

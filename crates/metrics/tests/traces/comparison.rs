@@ -53,7 +53,7 @@ fn the_sentences_say_what_separates_the_policies() {
     let comparison = compare(&[("vllm-v0", &first), ("vllm-v0", &first), ("sarathi", &chunked)]);
     assert_eq!(comparison.policies[0].replicates, 2);
     insta::assert_snapshot!(comparison.sentences.join("\n"), @"
-    The longest stall was vllm-v0's: request 0 waited 210 ms for its token 2, in step 2 of replicate 1, behind the prefill of request 1 (300 tokens); sarathi's longest was 110 ms.
+    The longest stall was vllm-v0's: request 0 waited 210 ms for its 3rd token, over 2 steps of replicate 1 (longest: step 2), behind the prefill of request 1 (300 tokens); sarathi's longest was 110 ms.
     Half of the requests had their first token within 109 ms under vllm-v0, and within 119 ms under sarathi.
     ");
 }
@@ -103,7 +103,7 @@ fn a_trace_without_steps_is_compared_by_its_tokens() {
     let mut first = prefill_first();
     first.steps.clear();
     let comparison = compare(&[("remote", &first), ("sarathi", &chunked())]);
-    insta::assert_snapshot!(comparison.sentences[0], @"The longest stall was remote's: request 0 waited 210 ms for its token 2, in replicate 1; sarathi's longest was 110 ms.");
+    insta::assert_snapshot!(comparison.sentences[0], @"The longest stall was remote's: request 0 waited 210 ms for its 3rd token, in replicate 1; sarathi's longest was 110 ms.");
 }
 
 #[test]

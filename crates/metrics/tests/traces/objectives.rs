@@ -1,8 +1,8 @@
 //! Objectives, judged by hand-made runs.
 
-use metron_metrics::{Judged, ObjectiveVerdict, Objectives, Scoring, judge_objectives};
+use metron_metrics::{Basis, Judged, ObjectiveVerdict, Objectives, Scoring, judge_objectives};
 use metron_trace::{
-    EndStatus, Trace,
+    EndStatus, Origin, Trace,
     WorkKind::{Decode, Prefill},
 };
 
@@ -32,14 +32,55 @@ fn prefills(ttft_ms: impl IntoIterator<Item = u64>) -> Trace {
     made
 }
 
+/// How they depend on each other can't be seen, so only runs count.
 #[test]
-fn requests_that_do_not_vary_pass_at_99_percent_from_two_hundred_and_ninety_nine() {
-    let run = |requests: usize| one(&prefills(vec![5; requests]), "ttft <= 5 ms for 99%");
+fn requests_that_do_not_vary_are_worth_no_more_than_their_runs() {
+    let run = prefills(vec![5; 2000]);
+    let of_runs = |runs: usize, text: &str| judged(&vec![&run; runs], &[text]).remove(0);
+    let alone = of_runs(1, "ttft <= 5 ms for 99%");
+    assert_eq!((alone.verdict, alone.basis), (ObjectiveVerdict::Undecided, Basis::NothingVaries));
+    assert_eq!((alone.n, alone.violations, alone.is_met()), (2000, 0, Some(true)));
+    assert!((alone.effective - 1.0).abs() < 1e-9, "{}", alone.effective);
+    // Five runs that keep it show 0.05^(1/5), 55 %.
+    assert_eq!(of_runs(5, "ttft <= 5 ms for 54%").verdict, ObjectiveVerdict::Pass);
+    assert_eq!(of_runs(5, "ttft <= 5 ms for 56%").verdict, ObjectiveVerdict::Undecided);
+    // One that does not keep it at all shows that 95 % don't.
+    assert_eq!(of_runs(1, "ttft <= 4 ms for 96%").verdict, ObjectiveVerdict::Fail);
+}
+
+/// The fluidity-index of all is 1; how late their tokens were says what they are worth.
+#[test]
+fn an_index_that_does_not_vary_is_judged_by_the_lateness_below_it() {
+    let scattered = prefills((0..2000).map(|id| 1 + id * 7919 % 19));
+    let together = prefills((0..2000).map(|id| 1 + id * 7919 % 3 + id / 200));
+    let [scattered, together] =
+        [scattered, together].map(|run| one(&run, "fluidity_index >= 0.9 for 99%"));
+    assert_eq!((scattered.violations, together.violations), (0, 0));
     assert_eq!(
-        (run(298).verdict, run(299).verdict),
-        (ObjectiveVerdict::Undecided, ObjectiveVerdict::Pass)
+        (scattered.verdict, together.verdict),
+        (ObjectiveVerdict::Pass, ObjectiveVerdict::Undecided)
     );
-    assert_eq!((run(299).n, run(299).violations, run(299).is_met()), (299, 0, Some(true)));
+}
+
+/// Ctrl-C after half of a run: what was in progress is no failure, and nothing is decided.
+#[test]
+fn a_run_that_was_cut_short_neither_passes_nor_fails() {
+    let whole = prefills((0..1000).map(|id| 1 + id * 7919 % 19));
+    let mut cut = whole.clone();
+    for end in cut.ends.iter_mut().skip(500) {
+        end.status = EndStatus::Cancelled;
+    }
+    for text in ["ttft <= 1 s for 80%", "ttft <= 1 ns for 80%", "fluidity_index >= 0.9 for 90%"] {
+        let alone = one(&cut, text);
+        assert_eq!((alone.verdict, alone.basis), (ObjectiveVerdict::Undecided, Basis::CutShort));
+        assert_eq!(alone.bounds, None);
+        // Beside a whole one it is left out.
+        let both = judged(&[&whole, &cut], &[text]).remove(0);
+        assert_eq!(both, one(&whole, text));
+    }
+    assert_eq!(one(&cut, "fluidity_index >= 0.9 for 90%").violations, 0);
+    cut.header.origin = Origin::Imported;
+    assert_eq!(one(&cut, "fluidity_index >= 0.9 for 90%").violations, 500, "clients withdrew them");
 }
 
 /// That they do not come together has to be seen of them.
@@ -142,7 +183,7 @@ fn without_a_value_nothing_is_decided() {
 
 #[test]
 fn several_objectives_hold_if_each_does() {
-    let run = prefills(vec![5; 400]);
+    let run = prefills((0..1000).map(|id| 1 + id * 7919 % 5));
     let of_all = |texts: &[&str]| ObjectiveVerdict::of_all(&judged(&[&run], texts));
     assert_eq!(of_all(&["ttft <= 5 ms for 99%", "e2el <= 5 ms for 90%"]), ObjectiveVerdict::Pass);
     assert_eq!(

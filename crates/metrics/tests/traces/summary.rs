@@ -7,7 +7,7 @@ use metron_metrics::{
     timelines,
 };
 use metron_trace::{
-    Deadlines, EndStatus, RequestEnd, RequestId, Timestamp, Trace,
+    Deadlines, EndStatus, Origin, RequestEnd, RequestId, Timestamp, Trace,
     WorkKind::{Decode, Prefill, Recompute},
 };
 use proptest::prelude::*;
@@ -61,6 +61,23 @@ fn tokens_after_the_last_completion_are_not_in_the_throughput() {
     let summary = summarise(&[&interrupted], &scoring());
     close(summary.output_throughput, 4.0 / 0.040);
     close(summary.total_throughput, (4.0 + 10.0 + 20.0) / 0.040);
+}
+
+/// Ctrl-C cancels what is in progress: request 3 has not failed, and keeps what it got.
+#[test]
+fn a_request_that_was_cut_off_with_the_run_has_not_failed() {
+    let cut =
+        every_fate().step(40, 50, &[work(3, Prefill, 40)], &[3]).ends(3, EndStatus::Cancelled, 51);
+    let summary = summarise(&[&cut], &scoring());
+    assert_eq!((summary.requests.cancelled, summary.ttft.failed), (1, 1));
+    // Its one token was on time: 1, 0, 0 and 1, and only the request that failed has no rate.
+    close(summary.fluidity.share_fluid, 0.5);
+    assert_eq!(summary.fluid_rate.unattainable, 1);
+    let mut withdrawn = cut;
+    withdrawn.header.origin = Origin::Imported;
+    let summary = summarise(&[&withdrawn], &scoring());
+    assert_eq!((summary.fluidity.n, summary.fluid_rate.unattainable), (4, 2));
+    close(summary.fluidity.share_fluid, 0.25);
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! Searches for a capacity, made by hand.
 
 use metron_metrics::{
-    Bracket, Capacity, Doubt, Judged, Objective, ObjectiveVerdict, Objectives, Probed, RaisedDoubt,
-    SearchEnd,
+    Basis, Bracket, Capacity, Doubt, Judged, Objective, ObjectiveVerdict, Objectives, Probed,
+    RaisedDoubt, SearchEnd,
 };
 use metron_report::CapacityReport;
 use metron_trace::{Header, Origin};
@@ -45,6 +45,7 @@ pub(crate) fn probe(rate: f64, share: f64, verdict: ObjectiveVerdict) -> Probed 
         share: Some(share),
         bounds: Some([share - 0.1, (share + 0.1).min(1.0)]),
         effective: 50.0,
+        basis: Basis::Values,
     };
     Probed { rate, replicate: 0, missed, judged: vec![judged] }
 }

@@ -1,14 +1,16 @@
-//! Queues with known answers, to hold the search for a capacity to.
+//! Searches for a capacity on queues with known answers.
 //!
-//! One server, Poisson arrivals, and an objective: the 99th percentile of the time from the arrival
-//! to the departure is within a limit. The limit is chosen so that in the steady state it is kept
-//! up to a load of 0.7 and no further; times are in units of the mean service.
+//! The objective is that the 99th percentile of the time from the arrival to the departure is within
+//! a limit. The limit is chosen so that in the steady state it is kept up to a load of 0.7 and no
+//! further.
 
 use std::convert::Infallible;
 
 use metron::lab::{CapacitySearch, Probe, SearchPlan};
-use rand::{RngExt, SeedableRng};
+use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
+
+use super::queue::{Queue, Service, lindley};
 
 /// The load at which the 99th percentile is at the limit in the steady state.
 pub(crate) const STEADY_CAPACITY: f64 = 0.7;
@@ -16,77 +18,27 @@ pub(crate) const STEADY_CAPACITY: f64 = 0.7;
 /// The share of requests that the objective is about.
 const SHARE: f64 = 0.99;
 
-/// How long the server takes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Service {
-    /// M/M/1: exponential.
-    Exponential,
-    /// M/D/1: always 1.
-    Constant,
-}
-
-impl Service {
-    /// The 99th percentile of the steady state at [`STEADY_CAPACITY`].
-    pub(crate) fn limit(self) -> f64 {
-        match self {
-            // The time in an M/M/1 system is exponential with the rate 1 - load.
-            Self::Exponential => (1.0 / (1.0 - SHARE)).ln() / (1.0 - STEADY_CAPACITY),
-            // The time in an M/D/1 system is 1 after a wait of Crommelin's distribution (1932).
-            Self::Constant => 1.0 + crommelin_quantile(STEADY_CAPACITY, SHARE),
-        }
-    }
-}
-
-/// `P(wait <= t)` of an M/D/1 queue with a service of 1:
-/// `(1 - load) sum over k <= t of x^k / k! e^-x` with `x = load (k - t)`.
-fn crommelin(load: f64, t: f64) -> f64 {
-    let whole = (0..).map(f64::from).take_while(|k| *k <= t);
-    // 1 / k!, from one term to the next.
-    let mut inverse_factorial = 1.0;
-    let terms = whole.map(|k| {
-        inverse_factorial /= k.max(1.0);
-        let x = load * (k - t);
-        x.powf(k) * inverse_factorial * (-x).exp()
-    });
-    (1.0 - load) * terms.sum::<f64>()
-}
-
-fn crommelin_quantile(load: f64, p: f64) -> f64 {
-    let (mut low, mut high) = (0.0, 30.0);
-    for _ in 0..60 {
-        let middle = f64::midpoint(low, high);
-        if crommelin(load, middle) < p { low = middle } else { high = middle }
-    }
-    low
-}
-
-/// Runs of so many requests from an empty queue.
+/// Runs of so many requests from an empty queue, held to the objective.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Queue {
-    pub(crate) service: Service,
+pub(crate) struct Runs {
+    service: Service,
     pub(crate) requests: u32,
+    /// Of the time in the queue and of the service, in mean services.
+    limit: f64,
 }
 
-impl Queue {
-    /// Whether a run keeps the objective: Lindley's recursion, and a count of what is above the
-    /// limit.
+impl Runs {
+    pub(crate) fn new(service: Service, requests: u32) -> Self {
+        let limit = Queue { service, load: STEADY_CAPACITY }.percentile(SHARE);
+        Self { service, requests, limit }
+    }
+
+    /// Whether a run keeps the objective.
     pub(crate) fn run_passes(self, rate: f64, rng: &mut ChaCha8Rng) -> bool {
-        let mut exponential = || -(1.0 - rng.random::<f64>()).ln();
-        let limit = self.service.limit();
-        let allowed = (f64::from(self.requests) * (1.0 - SHARE) + 1e-9).floor();
-        let (mut wait, mut served, mut above) = (0.0_f64, 0.0, 0.0);
-        for _ in 0..self.requests {
-            let gap = exponential() / rate;
-            wait = (wait + served - gap).max(0.0);
-            served = match self.service {
-                Service::Exponential => exponential(),
-                Service::Constant => 1.0,
-            };
-            if wait + served > limit {
-                above += 1.0;
-            }
-        }
-        above <= allowed
+        let queue = Queue { service: self.service, load: rate };
+        let run = lindley(queue.requests(rng).take(self.requests as usize));
+        let above = run.iter().filter(|response| **response > self.limit).count();
+        above as f64 <= f64::from(self.requests) * (1.0 - SHARE) + 1e-9
     }
 
     /// How often runs of their own random numbers keep the objective at a rate.
@@ -118,7 +70,7 @@ impl Queue {
             range: [0.01, 10.0],
         };
         let mut search = CapacitySearch::new(plan);
-        let mut probe = QueueProbe { queue: self, seed };
+        let mut probe = RunsProbe { runs: self, seed };
         search.run(&mut probe).unwrap_or_else(|never| match never {});
         search
     }
@@ -146,18 +98,18 @@ impl Queue {
 }
 
 /// The same random numbers at every rate.
-struct QueueProbe {
-    queue: Queue,
+struct RunsProbe {
+    runs: Runs,
     seed: u64,
 }
 
-impl Probe for QueueProbe {
+impl Probe for RunsProbe {
     type Error = Infallible;
 
     fn passes(&mut self, rate: f64, replicate: u32) -> Result<bool, Infallible> {
         let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
         rng.set_stream(u64::from(replicate));
-        Ok(self.queue.run_passes(rate, &mut rng))
+        Ok(self.runs.run_passes(rate, &mut rng))
     }
 }
 
@@ -179,13 +131,8 @@ pub(crate) struct Tally {
 }
 
 /// Searches from `seeds` against the truth.
-pub(crate) fn tally(
-    queue: Queue,
-    truth: f64,
-    seeds: std::ops::Range<u64>,
-    replicates: u32,
-) -> Tally {
-    let searches: Vec<CapacitySearch> = seeds.map(|seed| queue.search(seed, replicates)).collect();
+pub(crate) fn tally(of: Runs, truth: f64, seeds: std::ops::Range<u64>, replicates: u32) -> Tally {
+    let searches: Vec<CapacitySearch> = seeds.map(|seed| of.search(seed, replicates)).collect();
     let all = searches.len() as f64;
     let share = |holds: &dyn Fn(&CapacitySearch) -> bool| {
         searches.iter().filter(|search| holds(search)).count() as f64 / all
