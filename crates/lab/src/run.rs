@@ -168,9 +168,9 @@ pub fn measure(
     Ok(MeasuredRun { policy, replicate, dir, trace, missing, end })
 }
 
-/// What the directory of a policy's trace is called.
+/// What the directory of a policy's trace is called: replicates count from 1 in names.
 pub(crate) fn trace_name(label: &str, replicate: u32) -> String {
-    format!("{}-{replicate}.trace", file_name(label))
+    format!("{}-r{}.trace", file_name(label), u64::from(replicate) + 1)
 }
 
 /// A label as part of a file's name.
