@@ -76,6 +76,92 @@ fn numbers_that_can_not_be() {
 }
 
 #[test]
+fn numbers_beyond_what_can_be_served() {
+    check_simulated(
+        &["--num-prompts", "2", "--input-len", "4000000000"],
+        USAGE,
+        "a request of 4000000064 tokens is longer than any sequence may be (16777216)",
+    );
+    check_simulated(
+        &["--max-num-seqs", "16777216"],
+        USAGE,
+        "max_num_seqs is 16777216; it must be from 1 to 65536",
+    );
+    let message = "--request-rate is 1e-300; it must be above 0: from 0.000001 to 1000000000";
+    check_simulated(&["--request-rate", "1e-300"], USAGE, message);
+    let dir = temporary();
+    let mut command = metron(dir.path());
+    command.args(["calibrate", "--longest", "100000", "--model"]).arg(tiny_model());
+    let message = "--longest is 100000; a sequence has 512 positions here, so a prompt may have at";
+    check(dir.path(), &mut command, USAGE, message);
+}
+
+#[test]
+fn options_that_nothing_would_heed() {
+    let model = ["--model", "nosuchmodel", "--device", "gpu", "--dtype", "f64"];
+    let message = "--model, --device, --dtype can't be honoured in virtual time";
+    check_simulated(&model, USAGE, message);
+    check_simulated(&["--prompt-text", "t.txt"], USAGE, "--prompt-text can't be honoured in");
+    let alone = "--random-range-ratio spreads --input-len and --output-len; give one";
+    check_simulated(&["--random-range-ratio", "0.5"], USAGE, alone);
+    check_simulated(
+        &["--input-len", "9", "--dataset-path", "t.csv"],
+        USAGE,
+        "the argument '--input-len <TOKENS>' cannot be used with '--dataset-path <FILE>'",
+    );
+    let shapes = "--burstiness shapes gamma arrivals; leave it out, or give --arrivals gamma";
+    check_simulated(&["--burstiness", "0.5", "--request-rate", "inf"], USAGE, shapes);
+    check_simulated(&["--burstiness", "0.5", "--arrivals", "poisson"], USAGE, shapes);
+    check_simulated(
+        &["--request-rate", "2", "--arrivals", "all-at-once"],
+        USAGE,
+        "--arrivals all-at-once has no rate; leave --request-rate out",
+    );
+    check_simulated(&["--result-dir", "d"], USAGE, "arguments were not provided");
+    let dir = temporary();
+    let check_line = |line: &[&str], message: &str| {
+        check(dir.path(), metron(dir.path()).args(line), USAGE, message);
+    };
+    check_line(&["doctor", "--threads", "2"], "or leave --threads out");
+    check_line(&["generate", "-p", "a", "--trace-operators"], "unexpected argument");
+    check_line(&["calibrate", "--trace-operators"], "unexpected argument");
+    check_line(&["capacity", "--baseline", "orca"], "--baseline means nothing to a search");
+    check_line(&["capacity", "--save-result"], "--save-result means nothing to a search");
+}
+
+/// Before a model is looked for, which here is none.
+#[test]
+fn what_is_mistyped_is_said_before_anything_is_loaded() {
+    let check_line = |line: &[&str], message: &str| {
+        let dir = temporary();
+        let mut command = metron(dir.path());
+        command.args(["compare", "--model", "nosuchmodel"]).args(line);
+        check(dir.path(), &mut command, USAGE, message);
+    };
+    check_line(&["--baseline", "sarthi"], "the baseline `sarthi` is not in the comparison");
+    check_line(&["--schedulers", "sarathi,sarathi"], "`sarathi` stands twice");
+    check_line(&["--schedulers", "orca", "--until", "decided"], "name two or more");
+    check_line(&["--burstiness", "0"], "burstiness is 0; it must be a number above 0");
+    check_line(&["--num-prompts", "0"], "num_prompts is 0; it must be at least 1");
+}
+
+#[test]
+fn a_model_in_an_experiment_file_is_looked_for_beside_it() {
+    let dir = temporary();
+    fs::create_dir(dir.path().join("folder")).expect("the directory is new");
+    let file = dir.path().join("folder/e.toml");
+    fs::write(&file, "[model]\nid = \"./m.gguf\"\n").expect("the disk has room");
+    fs::write(dir.path().join("m.gguf"), "GGUF").expect("the disk has room");
+    let mut command = metron(dir.path());
+    check(
+        dir.path(),
+        command.args(["run", "--experiment", "folder/e.toml"]),
+        USAGE,
+        "folder/m.gguf",
+    );
+}
+
+#[test]
 fn requests_that_do_not_fit() {
     check_simulated(
         &["--input-len", "100", "--output-len", "28", "--max-model-len", "64"],
@@ -290,6 +376,14 @@ fn outputs_that_can_not_be_written() {
     fs::create_dir(dir.path().join("full")).expect("the directory is new");
     fs::write(dir.path().join("full/old"), "").expect("the disk has room");
     write_to("full", "full is not empty; results are never overwritten");
+    fs::create_dir(dir.path().join("empty")).expect("the directory is new");
+    for output in ["empty", "new"] {
+        let mut command = simulated(dir.path(), "run");
+        command.args(["--save-result", "--result-dir", "full", "-o", output]);
+        check(dir.path(), &mut command, ENVIRONMENT, "full is not empty");
+    }
+    assert!(dir.path().join("empty").exists(), "it was the user's");
+    assert!(!dir.path().join("new").exists(), "nothing is half-written");
 }
 
 #[cfg(target_os = "linux")]
@@ -317,12 +411,12 @@ fn an_export_leaves_a_link_a_link_and_a_file_readable() {
     symlink("named.json", path("link.json")).expect("the disk has room");
     fs::write(path("named.json"), "old").expect("the disk has room");
     let mut export = metron(dir.path());
-    export.args(["export", "out/sarathi-0.trace", "--format", "perfetto", "-o", "link.json"]);
+    export.args(["export", "out/sarathi-r1.trace", "--format", "perfetto", "-o", "link.json"]);
     assert_eq!(run(&mut export), (0, String::new(), String::new()));
     assert!(path("link.json").is_symlink());
     assert!(fs::metadata(path("named.json")).expect("it is there").len() > 1000);
     let mode = |name: &str| fs::metadata(path(name)).expect("it is there").mode();
-    assert_eq!(mode("out/metrics.json"), mode("out/sarathi-0.trace/header.json"));
+    assert_eq!(mode("out/metrics.json"), mode("out/sarathi-r1.trace/header.json"));
 }
 
 #[test]
@@ -403,6 +497,21 @@ fn diffs_that_can_not_be() {
         INPUT,
         "a and b have no policy in common (orca, static; vllm-v0, sarathi); name a trace of each",
     );
+}
+
+#[test]
+fn results_that_are_not_what_a_command_takes() {
+    let dir = temporary();
+    let mut compare = simulated(dir.path(), "compare");
+    compare.args(["--schedulers", "orca,static", "--num-prompts", "9", "--replicates", "1"]);
+    let (code, _, error) = run(compare.args(["-o", "out"]));
+    assert_eq!(code, 0, "{error}");
+    let mut export = metron(dir.path());
+    export.args(["export", "out", "--format", "perfetto"]);
+    let message = "out has several traces; name one: out/orca-r1.trace, out/static-r1.trace";
+    check(dir.path(), &mut export, USAGE, message);
+    let mut search = simulated(dir.path(), "capacity");
+    check(dir.path(), search.args(["-o", "out"]), USAGE, "out holds no search but another result");
 }
 
 #[test]

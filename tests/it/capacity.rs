@@ -85,7 +85,7 @@ fn a_search_goes_on_where_it_was_and_other_objectives_run_only_what_is_missing()
     let is_at_it = |run: &&PathBuf| run.components().any(|part| part.as_os_str() == &*passed);
     let cut_off = saved.iter().find(is_at_it).expect("there are runs");
     fs::write(cut_off.join("tokens.arrows"), b"").expect("the disk has room");
-    fs::create_dir_all(dir.path().join("out/running/sarathi-3.trace")).expect("it is not there");
+    fs::create_dir_all(dir.path().join("out/running/sarathi-r4.trace")).expect("it is not there");
     assert_eq!(search(dir.path(), &["--objective", "e2el <= 2 s for 90%"]), first);
     assert_eq!(probes(dir.path()), saved);
     assert!(!dir.path().join("out/running").exists());
@@ -98,6 +98,44 @@ fn a_search_goes_on_where_it_was_and_other_objectives_run_only_what_is_missing()
     let (code, _, error) = run(command.args(["-o", "out", "--num-prompts", "50"]));
     assert_eq!(code, 2, "{error}");
     assert!(error.contains("`num_prompts = 40` there, `num_prompts = 50` here"), "{error}");
+}
+
+#[test]
+fn a_search_that_goes_on_keeps_its_probability() {
+    let dir = temporary();
+    let objective = ["--objective", "e2el <= 2 s for 90%"];
+    let first = search(dir.path(), &[&objective[..], &["--probability", "0.8"]].concat());
+    assert_eq!(first["probability"], 0.8);
+    let again = search(dir.path(), &objective);
+    assert!(again["probability"] == 0.8 && again["capacities"] == first["capacities"]);
+    let mut command = simulated(dir.path(), "capacity");
+    command.args(["-o", "out", "--probability", "0.5"]).args(objective);
+    let (code, _, error) = run(&mut command);
+    assert_eq!(code, 2, "{error}");
+    assert!(error.contains("`probability = 0.8` there, `probability = 0.5` here"), "{error}");
+}
+
+/// As searches were kept when replicates counted from 0 in names, and the probability was forgotten.
+#[test]
+fn a_search_of_an_older_directory_goes_on() {
+    let dir = temporary();
+    let objective = ["--objective", "e2el <= 2 s for 90%"];
+    let first = search(dir.path(), &objective);
+    let saved = probes(dir.path());
+    for trace in &saved {
+        let name = trace.file_name().expect("it has a name").to_str().expect("it is UTF-8");
+        let nth = name.strip_prefix("sarathi-r").and_then(|rest| rest.strip_suffix(".trace"));
+        let nth: u32 = nth.expect("names have the replicate").parse().expect("a number");
+        let old = trace.with_file_name(format!("sarathi-{}.trace", nth - 1));
+        fs::rename(trace, old).expect("it is free");
+    }
+    let file = dir.path().join("out/experiment.toml");
+    let experiment = fs::read_to_string(&file).expect("it was written");
+    let old = experiment.replace("probability = 0.5\n", "");
+    assert_ne!(old, experiment);
+    fs::write(&file, old).expect("the disk has room");
+    assert_eq!(search(dir.path(), &objective), first);
+    assert_eq!(probes(dir.path()).len(), saved.len(), "no run is repeated");
 }
 
 #[test]

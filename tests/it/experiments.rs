@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::metron::{interrupted, metron, run, simulated, tiny_model};
+use crate::metron::{data, interrupted, metron, run, simulated, tiny_model};
 
 fn temporary() -> tempfile::TempDir {
     tempfile::tempdir().expect("a directory for the test")
@@ -57,6 +57,41 @@ fn replicates_are_added_until_the_verdicts_are_reached() {
     repeat.args(["compare", "--experiment", "out/experiment.toml", "--quiet", "-o", "again"]);
     let (code, repeated, error) = run(&mut repeat);
     assert_eq!((code, repeated), (0, text), "{error}");
+}
+
+#[test]
+fn replicates_end_at_their_limit_and_it_is_said() {
+    let dir = temporary();
+    let mut command = metron(dir.path());
+    command.args(["compare", "--simulate"]).arg(data("cost.toml"));
+    command.args(["--schedulers", "sarathi:token_budget=64,sarathi:token_budget=65"]);
+    command.args(["--num-prompts", "40", "--until", "decided", "--replicates", "2", "-o", "out"]);
+    let (code, text, error) = run(&mut command);
+    assert_eq!(code, 0, "{error}");
+    assert!(text.contains("UNDECIDED"), "{text}");
+    let said = "--until decided ended at its limit of 2 replicates, with verdicts UNDECIDED";
+    assert!(error.contains(said), "{error}");
+    let html = fs::read_to_string(dir.path().join("out/report.html")).expect("it was written");
+    assert!(html.contains("<dt>ended</dt>"), "the page says so too");
+}
+
+#[test]
+fn replicates_count_from_one_wherever_they_are_seen() {
+    let dir = temporary();
+    let mut command = simulated(dir.path(), "compare");
+    command.args(["--schedulers", "orca,sarathi", "--num-prompts", "30", "--replicates", "2"]);
+    let (code, _, error) = run(command.args(["--save-result", "-o", "out"]));
+    assert_eq!(code, 0, "{error}");
+    let metrics = json(&dir.path().join("out/metrics.json"));
+    let runs = metrics["runs"].as_array().expect("a list");
+    for run in runs {
+        assert_eq!(run["replicate"], run["header"]["replicate"], "{run}");
+        let name = format!("{}-r{}", run["policy"].as_str().expect("a text"), run["replicate"]);
+        assert!(dir.path().join(format!("out/{name}.trace")).exists(), "{name}");
+        assert!(dir.path().join(format!("out/vllm/{name}.json")).exists(), "{name}");
+    }
+    let replicates: Vec<&Value> = runs.iter().map(|run| &run["replicate"]).collect();
+    assert!(replicates.iter().all(|own| **own == 1 || **own == 2), "{replicates:?}");
 }
 
 #[test]
@@ -128,7 +163,7 @@ fn dummy_weights_need_no_download_and_say_so() {
     command.args(["--num-prompts", "2", "--output", "out"]);
     let (code, _, error) = run(&mut command);
     assert_eq!(code, 0, "{error}");
-    assert!(error.contains("RANDOM WEIGHTS: timings are real, the text isn't"), "{error}");
+    assert!(error.contains("(Random weights: timings are real, the text isn't)"), "{error}");
     let html = fs::read_to_string(dir.path().join("out/report.html")).expect("it was written");
     assert!(html.contains("Random weights"), "the page says so too");
 }
@@ -157,14 +192,14 @@ fn every_run_counts_the_requests_that_were_too_long_for_it() {
         assert_eq!(code, 0, "{error}");
         let count = |replicate: u32| {
             let counts = ["orca", "sarathi"].map(|policy| {
-                let trace = format!("{too_long}/{policy}-{replicate}.trace/header.json");
+                let trace = format!("{too_long}/{policy}-r{replicate}.trace/header.json");
                 let header = json(&dir.path().join(trace));
                 ["dropped_requests", "truncated_requests"].map(|count| header[count].clone())
             });
             assert_eq!(counts[0], counts[1], "both policies have the same requests");
             counts[0].clone()
         };
-        ([0, 1, 2].map(count), text)
+        ([1, 2, 3].map(count), text)
     };
     let (dropped, text) = counted("drop");
     assert_eq!(dropped, [7, 5, 8].map(|count| [count.into(), Value::from(0)]));
@@ -224,7 +259,7 @@ fn ctrl_c_ends_the_run_and_reports_what_was_measured_as_partial() {
     command.args(["--input-len", "20", "--output-len", "6", "--request-rate", "5"]);
     command.args(["--num-prompts", "500", "--output", "out"]);
     // Once tokens are on disk the run is under way.
-    let tokens = dir.path().join("out/sarathi-0.trace/tokens.arrows");
+    let tokens = dir.path().join("out/sarathi-r1.trace/tokens.arrows");
     let is_under_way = || fs::metadata(&tokens).is_ok_and(|file| file.len() > 2000);
     let (code, text, error) = interrupted(&mut command, is_under_way);
     assert_eq!(code, 130, "{error}");

@@ -67,6 +67,13 @@ fn a_request_is_explained_in_the_replicate_that_is_asked_for() {
     let (code, text, error) = explained(dir.path(), &["--request", "7", "--replicate", "2"]);
     assert_eq!(code, 0, "{error}");
     assert!(text.contains("Request 7 under orca (replicate 2) arrived at"), "{text}");
+    let mut json = metron(dir.path());
+    json.args(["explain", "out", "--request", "7", "--replicate", "2", "--json"]);
+    let (code, told, error) = run(&mut json);
+    assert_eq!(code, 0, "{error}");
+    let told: Value = serde_json::from_str(&told).expect("it is JSON");
+    assert_eq!(told[0]["replicate"], 2, "as it was asked for");
+    assert!(told[0]["story"]["arrived_at_ns"].is_u64(), "names say the unit: {told}");
     let mut again = metron(dir.path());
     again.args(["explain", "out", "--request", "7", "--replicate", "9"]);
     let (code, _, error) = run(&mut again);

@@ -111,14 +111,17 @@ fn results_are_saved_in_vllms_form_and_read_back_the_same() {
     let mut saved = simulated(dir.path(), "run");
     saved.args(["--num-prompts", "40", "--save-detailed", "--goodput", "ttft:2000", "-o", "out"]);
     printed(&mut saved);
-    let result = read(&dir.path().join("out/vllm/sarathi-0.json"));
+    let result = read(&dir.path().join("out/vllm/sarathi-r1.json"));
     assert_eq!(result["completed"], 40);
     assert_eq!(result["itls"].as_array().map(Vec::len), Some(40));
     assert!(number(&result["request_goodput"]) > 0.0);
-    let result = dir.path().join("out/vllm/sarathi-0.json");
+    let result = dir.path().join("out/vllm/sarathi-r1.json");
     printed(metron(dir.path()).arg("import").arg("vllm").arg(result).args(["-o", "back"]));
+    let (_, text, error) = run(metron(dir.path()).args(["score", "back"]));
+    assert!(text.starts_with("Imported, simulated: "), "{text}");
+    assert!(error.contains("simulated, by another tool's account"), "{error}");
     let deadlines = ["--ttft-deadline", "1s", "--tbt-deadline", "60ms"];
-    let scored = ["out/sarathi-0.trace", "back"].map(|trace| {
+    let scored = ["out/sarathi-r1.trace", "back"].map(|trace| {
         let mut score = metron(dir.path());
         json(&printed(score.args(["score", trace, "--json"]).args(deadlines)))
     });
@@ -133,7 +136,7 @@ fn a_saved_trace_is_written_in_vllms_form_by_score() {
     let dir = temporary();
     printed(simulated(dir.path(), "run").args(["--num-prompts", "20", "-o", "out"]));
     printed(metron(dir.path()).args(["score", "out", "--save-result", "--result-dir", "plots"]));
-    let result = read(&dir.path().join("plots/sarathi-0.json"));
+    let result = read(&dir.path().join("plots/sarathi-r1.json"));
     assert!(result.get("ttfts").is_none(), "lists only with --save-detailed");
     assert!(number(&result["p99_tpot_ms"]) >= number(&result["median_tpot_ms"]));
 }

@@ -175,7 +175,7 @@ fn doctor_says_what_the_machine_is_and_what_it_is_doing() {
 fn conditions_are_kept_with_a_measured_run_and_with_no_other() {
     let dir = tempfile::tempdir().expect("a directory for the test");
     let conditions = |output: &str| {
-        let path = dir.path().join(output).join("sarathi-0.trace/conditions.json");
+        let path = dir.path().join(output).join("sarathi-r1.trace/conditions.json");
         fs::read_to_string(path).ok()
     };
     let mut measured = metron(dir.path());

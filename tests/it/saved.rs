@@ -41,7 +41,7 @@ fn a_run_that_is_gone_leaves_the_others_paired_as_they_ran() {
     let policies = ["--schedulers", "orca,sarathi", "--replicates", "4"];
     save(dir.path(), "compare", "out", &[&FIXED[..], &policies].concat());
     let before = pairs(dir.path(), "out");
-    fs::remove_dir_all(dir.path().join("out/orca-1.trace")).expect("it was written");
+    fs::remove_dir_all(dir.path().join("out/orca-r2.trace")).expect("it was written");
     let after = pairs(dir.path(), "out");
     assert_eq!((&before["pairs"], &after["pairs"]), (&4.into(), &3.into()));
     let estimate = |difference: &Value| difference["estimate"].as_f64().expect("a number");
@@ -55,7 +55,7 @@ fn one_run_named_twice_is_no_replicate_of_itself() {
     save(dir.path(), "run", "ra", &FIXED);
     let (code, text, error) = score(dir.path(), &["ra", "ra"]);
     assert_eq!((code, text.as_str()), (3, ""), "{error}");
-    let expected = "ra/sarathi-0.trace and ra/sarathi-0.trace: both are replicate 1 of sarathi \
+    let expected = "ra/sarathi-r1.trace and ra/sarathi-r1.trace: both are replicate 1 of sarathi \
                     with seed 0";
     assert!(error.contains(expected), "{error}");
 }
@@ -73,7 +73,7 @@ fn runs_of_one_seed_at_other_rates_are_no_replicates_and_those_of_other_seeds_ar
     );
     let (code, _, error) = score(dir.path(), &["slow", "fast"]);
     assert_eq!(code, 3, "{error}");
-    assert!(error.contains("slow/sarathi-0.trace and fast/sarathi-0.trace: both"), "{error}");
+    assert!(error.contains("slow/sarathi-r1.trace and fast/sarathi-r1.trace: both"), "{error}");
     let (code, text, error) = score(dir.path(), &["slow", "other"]);
     assert_eq!(code, 0, "{error}");
     assert!(text.contains("2 replicates"), "{text}");
@@ -91,8 +91,8 @@ fn runs_that_were_scored_differently_are_scored_alike_and_said_to_be() {
     );
     let (code, _, error) = score(dir.path(), &["strict", "mild"]);
     assert_eq!(code, 0, "{error}");
-    let expected = "mild/sarathi-0.trace had another scoring (deadlines, prefill, stall_limit) than \
-                    strict/sarathi-0.trace, by which all are scored here";
+    let expected = "mild/sarathi-r1.trace had another scoring (deadlines, prefill, stall_limit) than \
+                    strict/sarathi-r1.trace, by which all are scored here";
     assert!(error.contains(expected), "{error}");
     let all = ["--ttft-deadline", "1s", "--tbt-deadline", "50ms", "--stall-limit", "1s"];
     let (code, _, error) = score(dir.path(), &[&["strict", "mild"][..], &all].concat());
@@ -188,6 +188,15 @@ fn each_deadline_says_where_it_came_from() {
     let expected = "first token within 1s of the arrival (given), later ones 50.0 ms apart (given); a \
                     gap above";
     assert!(given.contains(expected), "nothing is predicted: {given}");
+    let repeated = deadlines(
+        &["--experiment", "derived/experiment.toml", "--tbt-deadline", "60ms"],
+        "repeated",
+    );
+    let expected = "of the arrival (as recorded), later ones 60.0 ms apart (given)";
+    assert!(
+        repeated.contains(expected),
+        "one of its file, and one of the command line: {repeated}"
+    );
     let (code, _, error) = score(dir.path(), &["given", "--ttft-deadline", "2s"]);
     assert_eq!(code, 0, "{error}");
     let expected =
@@ -199,7 +208,7 @@ fn each_deadline_says_where_it_came_from() {
 fn a_run_that_was_cut_off_stays_partial() {
     let dir = temporary();
     save(dir.path(), "run", "out", &FIXED);
-    let tokens = dir.path().join("out/sarathi-0.trace/tokens.arrows");
+    let tokens = dir.path().join("out/sarathi-r1.trace/tokens.arrows");
     let whole = fs::read(&tokens).expect("it was written");
     fs::write(&tokens, &whole[..whole.len() - 8]).expect("room for a file");
     let (code, text, error) = score(dir.path(), &["out"]);

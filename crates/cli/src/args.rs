@@ -2,7 +2,7 @@ mod sections;
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Arg, Args, Parser, Subcommand, ValueEnum};
 use serde::{Deserialize, Serialize};
 
 pub(crate) use sections::{
@@ -53,7 +53,7 @@ pub(crate) enum Command {
 
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct ExperimentArgs {
-    /// Take the experiment from this TOML file; options given here go before it.
+    /// Take the experiment from this TOML file; options given here override it.
     #[arg(long, value_name = "FILE")]
     pub(crate) experiment: Option<PathBuf>,
     /// Schedulers with their options: `sarathi:token_budget=256,vllm-v0`.
@@ -71,7 +71,7 @@ pub(crate) struct ExperimentArgs {
     #[arg(long, value_name = "N")]
     pub(crate) replicates: Option<u32>,
     /// Add replicates until every headline verdict is reached, looking at four fixed counts that
-    /// share the level; --replicates is then the limit. [default limit: 40 in virtual time, else 10]
+    /// share the level, and at most --replicates. [default limit: 40 in virtual time, else 10]
     #[arg(long, value_enum, value_name = "WHAT")]
     pub(crate) until: Option<Until>,
     /// The scheduler that the others are compared with, by its label. [default: the first]
@@ -83,6 +83,9 @@ pub(crate) struct ExperimentArgs {
     /// Run in virtual time: with a cost file, or without one with this machine's last calibration.
     #[arg(long, value_name = "COST FILE", num_args = 0..=1, default_missing_value = crate::calibrations::LAST)]
     pub(crate) simulate: Option<PathBuf>,
+    /// Time every operator of every step, and keep the times in the trace; steps become longer.
+    #[arg(long, help_heading = "Engine")]
+    pub(crate) trace_operators: bool,
     #[command(flatten)]
     pub(crate) model: ModelArgs,
     #[command(flatten)]
@@ -106,22 +109,27 @@ pub(crate) enum Until {
 }
 
 #[derive(Debug, Clone, Args)]
+#[command(mut_args(without_those_of_comparisons))]
 pub(crate) struct CapacityArgs {
     /// The capacity is the rate at which a run keeps its objectives with this probability.
-    #[arg(long, value_name = "P", default_value_t = 0.5, allow_negative_numbers = true)]
-    pub(crate) probability: f64,
+    /// [default: 0.5, and that of a search that goes on]
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    pub(crate) probability: Option<f64>,
     #[command(flatten)]
     pub(crate) experiment: ExperimentArgs,
 }
 
+/// A search compares nothing: options for that are refused, and its help is silent of them.
+fn without_those_of_comparisons(arg: Arg) -> Arg {
+    let of_comparisons = ["baseline", "save_result", "save_detailed", "result_dir"];
+    let is_one = of_comparisons.contains(&arg.get_id().as_str());
+    if is_one { arg.hide(true) } else { arg }
+}
+
 #[derive(Debug, Clone, Args)]
 pub(crate) struct CalibrateArgs {
-    #[command(flatten)]
-    pub(crate) model: ModelArgs,
-    #[command(flatten)]
-    pub(crate) engine: EngineArgs,
-    /// Longest prompt to measure. [default: 1024]
-    #[arg(long, value_name = "TOKENS")]
+    /// Longest prompt to measure, at least 16. [default: 1024, or what the context has]
+    #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(16..))]
     pub(crate) longest: Option<u32>,
     /// Print one JSON object instead of a table.
     #[arg(long)]
@@ -129,6 +137,10 @@ pub(crate) struct CalibrateArgs {
     /// Print only the result.
     #[arg(long, short)]
     pub(crate) quiet: bool,
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    #[command(flatten)]
+    pub(crate) engine: EngineArgs,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -158,19 +170,19 @@ pub(crate) struct DoctorArgs {
     /// Pairs of runs.
     #[arg(long, value_name = "N", default_value_t = 50, requires = "overhead")]
     pub(crate) pairs: u32,
-    #[command(flatten)]
-    pub(crate) model: ModelArgs,
     /// Print one JSON object instead of text.
     #[arg(long)]
     pub(crate) json: bool,
     /// Print only the result.
     #[arg(long, short)]
     pub(crate) quiet: bool,
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
 }
 
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ExportArgs {
-    /// Directory of a saved trace.
+    /// Directory of a saved trace: a `*.trace` in the output directory of a run or comparison.
     #[arg(value_name = "TRACE")]
     pub(crate) trace: PathBuf,
     /// What to turn it into.
@@ -234,14 +246,14 @@ pub(crate) struct ScoreArgs {
     /// The scheduler that the others are compared with, by its label. [default: as it was run]
     #[arg(long, value_name = "NAME")]
     pub(crate) baseline: Option<String>,
-    #[command(flatten)]
-    pub(crate) scoring: ScoringArgs,
     /// Print one JSON object instead of a table.
     #[arg(long)]
     pub(crate) json: bool,
     /// Print only the result.
     #[arg(long, short)]
     pub(crate) quiet: bool,
+    #[command(flatten)]
+    pub(crate) scoring: ScoringArgs,
     #[command(flatten)]
     pub(crate) save_result: SaveResultArgs,
 }
@@ -280,11 +292,11 @@ pub(crate) struct DiffArgs {
     /// Another.
     #[arg(value_name = "B")]
     pub(crate) b: PathBuf,
-    #[command(flatten)]
-    pub(crate) scoring: ScoringArgs,
     /// Print one JSON object instead of tables.
     #[arg(long)]
     pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) scoring: ScoringArgs,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -299,11 +311,11 @@ pub(crate) struct ExplainArgs {
     /// In which replicate, from 1. [default: the first]
     #[arg(long, value_name = "N", requires = "request", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) replicate: Option<u32>,
-    #[command(flatten)]
-    pub(crate) scoring: ScoringArgs,
     /// Print JSON instead of text.
     #[arg(long)]
     pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) scoring: ScoringArgs,
 }
 
 #[derive(Debug, Clone, Args)]

@@ -12,10 +12,17 @@ use crate::facts::milliseconds;
 enum Source {
     /// The user.
     Given,
-    /// The saved run.
+    /// The saved run, or the experiment's file.
     Recorded,
     /// The calibration, in this way.
     Derived(String),
+}
+
+impl Source {
+    /// Of what was not derived.
+    fn of(asked: Option<&String>) -> Self {
+        if asked.is_some() { Self::Given } else { Self::Recorded }
+    }
 }
 
 impl fmt::Display for Source {
@@ -36,35 +43,31 @@ pub(crate) struct Sources {
 }
 
 impl Sources {
-    /// Of a run that is about to begin.
-    pub(crate) fn of_run(header: &Header, load: &LoadFacts) -> Self {
+    /// Of a run that is about to begin: what it was not asked for and did not derive stood in the
+    /// file of its experiment.
+    pub(crate) fn of_run(header: &Header, load: &LoadFacts, asked: &ScoringArgs) -> Self {
         let by =
             if header.origin == Origin::Simulated { "by the cost model" } else { "measured here" };
         let steps = || {
             let step = milliseconds(load.decode_step);
             format!("5 isolated decode steps of {step} at batch {}, {by}", load.batch)
         };
-        let source = |is_derived: bool, how: &dyn Fn() -> String| {
-            if is_derived { Source::Derived(how()) } else { Source::Given }
+        let source = |is_derived: bool, how: &dyn Fn() -> String, asked: Option<&String>| {
+            if is_derived { Source::Derived(how()) } else { Source::of(asked) }
         };
+        let slack = || "its slack is 12 times the later ones'".to_owned();
         Self {
-            first_token: source(load.derived_first_token, &|| {
-                "its slack is 12 times the later ones'".to_owned()
-            }),
-            next_token: source(load.derived_next_token, &steps),
+            first_token: source(load.derived_first_token, &slack, asked.ttft_deadline.as_ref()),
+            next_token: source(load.derived_next_token, &steps, asked.tbt_deadline.as_ref()),
             classes: Source::Given,
         }
     }
 
     /// Of a saved run.
     pub(crate) fn of_saved_run(asked: &ScoringArgs) -> Self {
-        let source = |asked: &Option<String>| match asked {
-            Some(_) => Source::Given,
-            None => Source::Recorded,
-        };
         Self {
-            first_token: source(&asked.ttft_deadline),
-            next_token: source(&asked.tbt_deadline),
+            first_token: Source::of(asked.ttft_deadline.as_ref()),
+            next_token: Source::of(asked.tbt_deadline.as_ref()),
             classes: Source::Recorded,
         }
     }

@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use metron_llm::hub::{HubError, ModelName};
 use metron_metrics::{
     ClassDeadlines, CountingRule, DeadlineRule, FirstTokenRule, FluidityRule, Objectives,
     RateTarget, RequestLimit, RequestLimits,
@@ -32,6 +33,9 @@ pub(crate) struct Experiment {
     /// Add replicates until this, and at most `replicates`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) until: Option<Until>,
+    /// Of a search for the capacity: how probably a run keeps its objectives at that rate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) probability: Option<f64>,
     /// The scheduler that the others are compared with; the first where it is absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) baseline: Option<String>,
@@ -140,6 +144,7 @@ impl Experiment {
         }
         experiment.model.overlay(&args.model);
         experiment.engine.overlay(&args.engine)?;
+        experiment.engine.trace_operators |= args.trace_operators;
         experiment.scoring.overlay(&args.scoring)?;
         if !args.schedulers.is_empty() {
             let specs = args.schedulers.iter().map(|text| text.parse());
@@ -170,6 +175,7 @@ impl Experiment {
         for own in experiment.paths_mut() {
             *own = absolute(&folder.join(&own));
         }
+        experiment.model.id = experiment.model.id.map(|id| model_from(folder, id));
         let RateTarget { index, share } = experiment.scoring.rate_target();
         for (key, value) in [("fluid_index", index), ("fluid_share", share)] {
             if !(value > 0.0 && value <= 1.0) {
@@ -202,6 +208,16 @@ impl Experiment {
             lengths.chain(arrivals).chain(prompts)
         });
         simulate.into_iter().chain(of_workload.into_iter().flatten())
+    }
+}
+
+/// A model as a file in `folder` names it: a card, what is there, or a model of the hub.
+fn model_from(folder: &Path, id: String) -> String {
+    let path = absolute(&folder.join(&id));
+    match id.parse::<ModelName>() {
+        Ok(ModelName::Card(_)) => id,
+        Ok(ModelName::Hub(_)) | Err(HubError::UnknownModel { .. }) if !path.exists() => id,
+        _ => path.display().to_string(),
     }
 }
 
@@ -242,24 +258,43 @@ impl ModelSection {
     }
 }
 
+impl ModelSection {
+    /// The options that say other than the defaults.
+    pub(crate) fn given(&self) -> Vec<&'static str> {
+        let options = [
+            ("--model", self.id.is_some()),
+            ("--device", self.device.is_some()),
+            ("--dtype", self.dtype.is_some()),
+            ("--threads", self.threads.is_some()),
+            ("--batch-invariant", self.batch_invariant),
+            ("--load-format dummy", self.dummy_weights),
+        ];
+        options.into_iter().filter_map(|(name, is_given)| is_given.then_some(name)).collect()
+    }
+}
+
+/// The most blocks, positions of a block, and positions of a sequence.
+pub(crate) const MOST_POSITIONS: u32 = 1 << 24;
+
+/// The most sequences at a time.
+const MOST_SEQUENCES: u32 = 1 << 16;
+
 impl EngineSection {
     pub(crate) fn overlay(&mut self, args: &EngineArgs) -> Result<(), Failure> {
-        let EngineArgs { kv_blocks, block_size, max_num_seqs, trace_operators, max_model_len } =
-            *args;
-        self.trace_operators |= trace_operators;
+        let EngineArgs { kv_blocks, block_size, max_num_seqs, max_model_len } = *args;
         self.kv_blocks = kv_blocks.or(self.kv_blocks);
         self.block_size = block_size.or(self.block_size);
         self.max_num_seqs = max_num_seqs.or(self.max_num_seqs);
         self.max_model_len = max_model_len.or(self.max_model_len);
         let all = [
-            ("kv_blocks", self.kv_blocks),
-            ("block_size", self.block_size),
-            ("max_num_seqs", self.max_num_seqs),
-            ("max_model_len", self.max_model_len),
+            ("kv_blocks", self.kv_blocks, MOST_POSITIONS),
+            ("block_size", self.block_size, MOST_POSITIONS),
+            ("max_num_seqs", self.max_num_seqs, MOST_SEQUENCES),
+            ("max_model_len", self.max_model_len, MOST_POSITIONS),
         ];
-        for (name, value) in all {
-            if let Some(value) = value.filter(|value| !(1..=1 << 24).contains(value)) {
-                let error = anyhow::anyhow!("{name} is {value}; it must be from 1 to 16777216");
+        for (name, value, most) in all {
+            if let Some(value) = value.filter(|value| !(1..=most).contains(value)) {
+                let error = anyhow::anyhow!("{name} is {value}; it must be from 1 to {most}");
                 return Err(Failure { kind: Kind::Usage, error });
             }
         }

@@ -3,7 +3,7 @@ use std::time::Duration;
 use metron_lab::Replicates;
 use metron_metrics::statistics::Looks;
 use metron_metrics::{EQUIVALENCE_MARGIN, Scoring};
-use metron_report::differing_inputs;
+use metron_report::{RANDOM_WEIGHTS, differing_inputs};
 use metron_trace::{Header, Machine, Origin, PolicyInfo};
 use metron_workload::{Arrivals, WorkloadSpec};
 
@@ -14,7 +14,12 @@ use crate::experiment::Experiment;
 use crate::prepare::Prepared;
 
 /// What is said above every result: what ran, on what, and every default that decides what is seen.
-pub(crate) fn facts(header: &Header, prepared: &Prepared) -> Vec<(String, String)> {
+/// `asked` are the options on scoring.
+pub(crate) fn facts(
+    header: &Header,
+    prepared: &Prepared,
+    asked: &ScoringArgs,
+) -> Vec<(String, String)> {
     let mut facts = system_facts(header);
     if let Some(spec) = &prepared.experiment.workload {
         facts.push(fact("workload", workload(spec, header.seed, Some(&prepared.load))));
@@ -22,7 +27,7 @@ pub(crate) fn facts(header: &Header, prepared: &Prepared) -> Vec<(String, String
     facts.extend(setting_facts(
         header,
         &prepared.scoring,
-        &Sources::of_run(header, &prepared.load),
+        &Sources::of_run(header, &prepared.load, asked),
     ));
     facts.push(fact("schedulers", schedulers(prepared.contestants.iter().map(|own| &own.info))));
     facts
@@ -115,7 +120,11 @@ pub(crate) fn origin_facts(header: &Header) -> Vec<(String, String)> {
     let times = match header.origin {
         Origin::Measured => "measured, by this machine's clock",
         Origin::Simulated => "simulated, by a cost model",
-        Origin::Imported | Origin::ImportedWithoutArrivals => "measured, by another tool",
+        Origin::Imported | Origin::ImportedWithoutArrivals => match header.said_origin() {
+            Some(Origin::Simulated) => "simulated, by another tool's account",
+            Some(Origin::Measured) => "measured, by another tool's account",
+            _ => "by another tool's account",
+        },
     };
     vec![
         fact("version", format!("Metron {}{date}", header.metron_version)),
@@ -143,8 +152,11 @@ fn model(header: &Header) -> String {
     if header.origin == Origin::Simulated {
         return format!("SIMULATED: {}, by {}", model.id, model.source);
     }
-    let dummy =
-        if model.dummy { " (RANDOM WEIGHTS: timings are real, the text isn't)" } else { "" };
+    let dummy = if model.dummy {
+        format!(" ({})", RANDOM_WEIGHTS.trim_end_matches('.'))
+    } else {
+        String::new()
+    };
     let sha256 = model.sha256.as_ref().and_then(|sum| sum.get(..12));
     let sha256 = sha256.map_or_else(String::new, |sum| format!(", sha256 {sum}..."));
     format!(

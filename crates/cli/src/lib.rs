@@ -15,6 +15,7 @@ mod experiment;
 mod facts;
 mod goodput;
 mod gpu;
+mod header;
 mod kernel;
 mod machine;
 mod model_rig;

@@ -13,7 +13,8 @@ use metron_trace::{ExecutorInfo, Limits, ModelInfo};
 
 use crate::download::DownloadBar;
 use crate::exit::{Failure, Kind, OrFail};
-use crate::experiment::ModelSection;
+use crate::experiment::{Experiment, ModelSection};
+use crate::prepare::limits;
 use crate::print;
 
 /// A model's files with its tokenizer, before its weights are loaded.
@@ -101,6 +102,27 @@ impl ModelOnDisk {
             };
             Failure { kind, error: error.into() }
         })
+    }
+
+    /// The most positions of a sequence.
+    pub(crate) fn context(&self) -> u32 {
+        u32::try_from(self.config.max_position_embeddings).unwrap_or(u32::MAX)
+    }
+
+    /// Loads the weights for an experiment whose longest sequence is `longest`, with a KV pool in what
+    /// they leave of the memory.
+    pub(crate) fn rig_for(
+        &self,
+        experiment: &Experiment,
+        longest: u32,
+    ) -> Result<ModelRig, Failure> {
+        let context = Some(self.context());
+        let asked = limits(experiment, longest, context, |_| None)?;
+        let loaded = self.load(asked.max_model_len, experiment.seed.unwrap_or_default())?;
+        let limits = limits(experiment, longest, context, |block_size| {
+            Some((loaded.free_memory()?, loaded.kv_bytes_per_block(block_size)))
+        })?;
+        self.rig(loaded, limits)
     }
 
     /// An executor of the loaded model with a KV pool.

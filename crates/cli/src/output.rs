@@ -7,15 +7,25 @@ use crate::exit::{Failure, Kind};
 /// Where results go that nobody named a directory for.
 const DEFAULT_PARENT: &str = "metron-out";
 
-/// The directory that a command's results go to. If nothing was written it goes again.
-pub(crate) struct OutputDir(pub(crate) PathBuf);
+/// The directory that a command's results go to. If it was made for them and nothing was written it
+/// goes again.
+pub(crate) struct OutputDir {
+    pub(crate) path: PathBuf,
+    is_new: bool,
+}
 
 impl OutputDir {
+    /// One that has results already.
+    pub(crate) fn existing(path: PathBuf) -> Self {
+        Self { path, is_new: false }
+    }
+
     /// Creates it: the one asked for, which has to be new or empty, or one named by the date.
     pub(crate) fn create(asked: Option<&Path>, command: &str) -> Result<Self, Failure> {
         let Some(path) = asked.map(Path::to_owned) else {
-            return named_by_date(command).map(Self);
+            return named_by_date(command).map(|path| Self { path, is_new: true });
         };
+        let is_new = !path.exists();
         create_dir_all(&path).map_err(|error| io_failure(&path, &error))?;
         let mut entries = path.read_dir().map_err(|error| io_failure(&path, &error))?;
         if entries.next().is_some() {
@@ -25,12 +35,12 @@ impl OutputDir {
             );
             return Err(Failure { kind: Kind::Environment, error });
         }
-        Ok(Self(path))
+        Ok(Self { path, is_new })
     }
 
     /// Writes a whole file, or nothing.
     pub(crate) fn write(&self, name: &str, text: &str) -> Result<PathBuf, Failure> {
-        let path = self.0.join(name);
+        let path = self.path.join(name);
         write_atomically(&path, text.as_bytes())?;
         Ok(path)
     }
@@ -57,7 +67,8 @@ fn named_by_date(command: &str) -> Result<PathBuf, Failure> {
 impl Drop for OutputDir {
     fn drop(&mut self) {
         // Both refuse a directory that is not empty, which is what is wanted.
-        if std::fs::remove_dir(&self.0).is_ok() && self.0.starts_with(DEFAULT_PARENT) {
+        let is_gone = self.is_new && std::fs::remove_dir(&self.path).is_ok();
+        if is_gone && self.path.starts_with(DEFAULT_PARENT) {
             let _ = std::fs::remove_dir(DEFAULT_PARENT);
         }
     }

@@ -13,7 +13,7 @@ use metron_workload::{Vocabulary, Workload, WorkloadError, WorkloadSpec, generat
 
 use crate::derive::{LoadFacts, derive_rate, derive_scoring, prompts_within, token_budget};
 use crate::exit::{Failure, Kind, OrFail};
-use crate::experiment::Experiment;
+use crate::experiment::{Experiment, MOST_POSITIONS};
 use crate::progress::Progress;
 use crate::workload_draft::{WorkloadDraft, class_names};
 
@@ -85,13 +85,14 @@ pub(crate) struct Prepared {
     pub(crate) load: LoadFacts,
 }
 
-/// The limits of an experiment, before anything is loaded.
+/// The limits of an experiment whose longest sequence is `longest`; `free_bytes` says for a block size
+/// what memory is free and what a block takes of it, once that is known.
 pub(crate) fn limits(
     experiment: &Experiment,
     longest: u32,
     context: Option<u32>,
     free_bytes: impl FnOnce(u32) -> Option<(u64, u64)>,
-) -> Limits {
+) -> Result<Limits, Failure> {
     let block_size = experiment.engine.block_size.unwrap_or(16);
     let max_num_seqs = experiment.engine.max_num_seqs.unwrap_or(32);
     let whole_blocks = longest.div_ceil(block_size).saturating_mul(block_size);
@@ -99,12 +100,20 @@ pub(crate) fn limits(
         .engine
         .max_model_len
         .unwrap_or_else(|| context.map_or(whole_blocks, |context| whole_blocks.min(context)));
+    if max_model_len > MOST_POSITIONS {
+        let error = anyhow::anyhow!(
+            "a request of {longest} tokens is longer than any sequence may be ({MOST_POSITIONS}); \
+             shorten it, or give --max-model-len and --too-long drop or truncate"
+        );
+        return Err(Failure { kind: Kind::Usage, error });
+    }
     let all_slots = max_num_seqs.saturating_mul(max_model_len.div_ceil(block_size));
     let num_blocks = experiment.engine.kv_blocks.unwrap_or_else(|| {
         let quarter = free_bytes(block_size).map_or(u64::MAX, |(free, block)| free / 4 / block);
-        u32::try_from(quarter).unwrap_or(u32::MAX).clamp(1, all_slots.max(1))
+        let most = all_slots.clamp(1, MOST_POSITIONS);
+        u32::try_from(quarter).unwrap_or(u32::MAX).clamp(1, most)
     });
-    Limits { block_size, num_blocks, max_num_seqs, max_model_len }
+    Ok(Limits { block_size, num_blocks, max_num_seqs, max_model_len })
 }
 
 /// Measures what defaults are derived from.
@@ -160,7 +169,6 @@ pub(crate) fn prepare(
         limits,
         token_budget: token_budget(&scoring, calibrated, &load, facts.batch, limits),
     };
-    name_schedulers(&mut experiment.schedulers, defaulted);
     let contestants = contestants(registry, &experiment.schedulers, &defaults)?;
     if draft.derive_count {
         let in_time = || {
@@ -170,14 +178,34 @@ pub(crate) fn prepare(
         let is_virtual = experiment.simulate.is_some();
         draft.spec.num_prompts = if is_virtual { VIRTUAL_PROMPTS } else { in_time() };
     }
-    let replicates = replicates(&mut experiment, defaulted, &contestants)?;
-    let labels: Vec<&str> = contestants.iter().map(|c| c.info.label.as_str()).collect();
-    let judging = judging(experiment.baseline.as_deref(), replicates, &labels)?;
+    let replicates = replicates(&mut experiment, defaulted);
+    let judging = judging(experiment.baseline.clone(), replicates);
     experiment.seed = Some(seed);
     experiment.workload = Some(draft.spec);
     experiment.engine.fill_in(limits);
     fill_in_options(&mut experiment.schedulers, &contestants);
     Ok(Prepared { experiment, contestants, replicates, scoring, judging, load: facts })
+}
+
+/// Refuses schedulers that there are not or that stand twice, a baseline that is none of them, and a
+/// comparison of one: before anything is loaded. Those that are not named are the command's own.
+pub(crate) fn check_schedulers(
+    experiment: &mut Experiment,
+    defaulted: Defaulted,
+    registry: &Registry,
+) -> Result<(), Failure> {
+    name_schedulers(&mut experiment.schedulers, defaulted);
+    // Names and labels do not depend on what the options' defaults are derived from.
+    let limits = Limits { block_size: 16, num_blocks: 1, max_num_seqs: 1, max_model_len: 16 };
+    let defaults = Defaults { limits, token_budget: 1 };
+    let contestants = contestants(registry, &experiment.schedulers, &defaults)?;
+    let labels: Vec<&str> = contestants.iter().map(|own| own.info.label.as_str()).collect();
+    check_baseline(experiment.baseline.as_deref(), &labels)?;
+    if experiment.until.is_some() && contestants.len() < 2 {
+        let error = anyhow::anyhow!("--until decided compares schedulers; name two or more");
+        return Err(Failure { kind: Kind::Usage, error });
+    }
+    Ok(())
 }
 
 /// The command's own schedulers where none are named.
@@ -203,43 +231,30 @@ fn fill_in_options(schedulers: &mut [PolicySpec], contestants: &[Contestant]) {
 }
 
 /// How often to repeat; the limit of `--until decided` is filled into the experiment.
-fn replicates(
-    experiment: &mut Experiment,
-    defaulted: Defaulted,
-    contestants: &[Contestant],
-) -> Result<Replicates, Failure> {
+fn replicates(experiment: &mut Experiment, defaulted: Defaulted) -> Replicates {
     let virtual_time = experiment.simulate.is_some();
     if experiment.until.is_some() {
-        if contestants.len() < 2 {
-            let error = anyhow::anyhow!("--until decided compares schedulers; name two or more");
-            return Err(Failure { kind: Kind::Usage, error });
-        }
         let most = if virtual_time { MOST_VIRTUAL_REPLICATES } else { MOST_REPLICATES };
-        return Ok(Replicates::UntilDecided(*experiment.replicates.get_or_insert(most)));
+        return Replicates::UntilDecided(*experiment.replicates.get_or_insert(most));
     }
-    Ok(match (experiment.replicates, defaulted, virtual_time) {
+    match (experiment.replicates, defaulted, virtual_time) {
         (Some(count), ..) => Replicates::Exactly(count),
         (None, Defaulted::Run, _) => Replicates::Exactly(1),
         (None, Defaulted::Capacity, true) => Replicates::Exactly(VIRTUAL_CAPACITY_REPLICATES),
         (None, Defaulted::Capacity, false) => Replicates::Exactly(CAPACITY_REPLICATES),
         (None, Defaulted::Compare, true) => Replicates::Exactly(VIRTUAL_REPLICATES),
         (None, Defaulted::Compare, false) => Replicates::Within(COMPARE_TIME),
-    })
+    }
 }
 
-fn judging(
-    baseline: Option<&str>,
-    replicates: Replicates,
-    policies: &[&str],
-) -> Result<Judging, Failure> {
-    check_baseline(baseline, policies)?;
-    let judging = Judging { baseline: baseline.map(ToOwned::to_owned), ..Judging::default() };
-    Ok(match replicates {
+fn judging(baseline: Option<String>, replicates: Replicates) -> Judging {
+    let judging = Judging { baseline, ..Judging::default() };
+    match replicates {
         Replicates::UntilDecided(limit) => {
             Judging { level: Looks::up_to(limit).level(), ..judging }
         }
         Replicates::Exactly(_) | Replicates::Within(_) => judging,
-    })
+    }
 }
 
 /// Refuses a baseline that is not compared.

@@ -89,7 +89,7 @@ impl Progress {
     /// How many runs there will be, where that is known.
     pub(crate) fn expect_runs(&mut self, replicates: Replicates, policies: usize) {
         if let Replicates::Exactly(count) = replicates {
-            self.num_runs = Some(count * policies as u32);
+            self.num_runs = Some(count.saturating_mul(policies as u32));
         }
     }
 

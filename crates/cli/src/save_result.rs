@@ -34,7 +34,7 @@ impl SavedResults {
                 1 => String::new(),
                 _ => format!("seed{}-", run.trace.header.seed),
             };
-            let name = format!("{}-{seed}{}.json", run.policy, run.replicate);
+            let name = format!("{}-{seed}r{}.json", run.policy, u64::from(run.replicate) + 1);
             self.dir.write(&metron_lab::file_name(&name), &json)?;
         }
         Ok(())

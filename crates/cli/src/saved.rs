@@ -143,6 +143,18 @@ fn trace_dirs(path: &Path) -> Result<Vec<PathBuf>, Failure> {
     Ok(dirs)
 }
 
+/// The trace itself, or the only one of an output directory.
+pub(crate) fn one_trace(path: &Path) -> Result<PathBuf, Failure> {
+    let mut dirs = trace_dirs(path)?;
+    if let [_] = dirs[..] {
+        return Ok(dirs.remove(0));
+    }
+    let names: Vec<String> = dirs.iter().map(|dir| dir.display().to_string()).collect();
+    let error =
+        anyhow::anyhow!("{} has several traces; name one: {}", path.display(), names.join(", "));
+    Err(Failure { kind: Kind::Usage, error })
+}
+
 pub(crate) fn store_failure(error: StoreError) -> Failure {
     Failure { kind: Kind::Input, error: error.into() }
 }

@@ -138,7 +138,7 @@ impl Sequence {
 
 /// Every sequence of a run, by request id.
 #[derive(Debug, Default)]
-pub struct Sequences(Vec<Option<Box<Sequence>>>);
+pub(crate) struct Sequences(Vec<Option<Box<Sequence>>>);
 
 impl Sequences {
     pub(crate) fn insert(&mut self, sequence: Sequence) {
@@ -150,7 +150,7 @@ impl Sequences {
     }
 
     /// The sequence of a request that has arrived and not ended.
-    pub fn get(&self, id: RequestId) -> Option<&Sequence> {
+    pub(crate) fn get(&self, id: RequestId) -> Option<&Sequence> {
         self.0.get(id.index())?.as_deref()
     }
 
@@ -163,7 +163,7 @@ impl Sequences {
     }
 
     /// Every sequence in progress, in order of request id.
-    pub fn iter(&self) -> impl Iterator<Item = &Sequence> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Sequence> {
         self.0.iter().flatten().map(AsRef::as_ref)
     }
 }

@@ -6,7 +6,7 @@ mod grid;
 mod policies;
 mod search;
 
-pub use bench::probe_dir;
+pub use bench::saved_dir;
 pub use bound::greatest_rate;
 pub use policies::{CapacitySetting, Found, capacities};
 pub use search::{CapacitySearch, Probe, SearchPlan};

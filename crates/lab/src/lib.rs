@@ -12,7 +12,7 @@ mod run;
 
 pub use calibrate::{Calibrated, CalibrationPlan, calibrate};
 pub use capacity::{
-    CapacitySearch, CapacitySetting, Found, Probe, SearchPlan, capacities, greatest_rate, probe_dir,
+    CapacitySearch, CapacitySetting, Found, Probe, SearchPlan, capacities, greatest_rate, saved_dir,
 };
 pub use compare::{Comparing, Repeating, Replicates, compare};
 pub use derive::{Load, decode_deadline, first_token_slack, stall_limit};

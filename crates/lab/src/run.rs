@@ -169,15 +169,15 @@ pub fn measure(
     Ok(MeasuredRun { policy, replicate, dir, trace, missing, end })
 }
 
-/// What the directory of a policy's trace is called.
+/// What the directory of a policy's trace is called: replicates count from 1 in names.
 pub(crate) fn trace_name(label: &str, replicate: u32) -> String {
-    format!("{}-{replicate}.trace", file_name(label))
+    format!("{}-r{}.trace", file_name(label), u64::from(replicate) + 1)
 }
 
 /// Two policies whose traces would be written to the same place.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "the policies `{first}` and `{second}` would write to the same files, `{}-0.trace` and so on: \
+    "the policies `{first}` and `{second}` would write to the same files, `{}-r1.trace` and so on: \
      there a label has letters of either case, digits and -_.= alone; give one of them another",
     file_name(second)
 )]

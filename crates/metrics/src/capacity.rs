@@ -64,7 +64,8 @@ pub enum SearchEnd {
 pub struct Probed {
     /// Requests a second.
     pub rate: f64,
-    /// Which replicate, from 0.
+    /// Which replicate, from 0; from 1 in JSON.
+    #[serde(with = "crate::from_one")]
     pub replicate: u32,
     /// The objectives that the run did not keep; it passed if there are none.
     pub missed: Vec<Objective>,

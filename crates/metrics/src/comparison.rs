@@ -84,7 +84,8 @@ pub struct PolicyRow {
 /// A gap between two tokens of a request, and what the engine did meanwhile.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StallStory {
-    /// The repetition.
+    /// The repetition, from 0; from 1 in JSON.
+    #[serde(with = "crate::from_one")]
     pub replicate: u32,
     /// The request that waited.
     pub request: RequestId,

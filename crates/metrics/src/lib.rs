@@ -13,6 +13,7 @@ mod doubt;
 mod due;
 mod etalon;
 mod fluidity;
+mod from_one;
 mod identity;
 mod judgement;
 mod latency;

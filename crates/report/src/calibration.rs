@@ -1,3 +1,4 @@
+use metron_metrics::interpolated;
 use metron_trace::Calibration;
 
 use crate::columns::columns;
@@ -20,7 +21,7 @@ pub fn calibration_text(name: &str, calibration: &Calibration) -> String {
         times.sort_unstable_by(f64::total_cmp);
         rows.push([
             format!("{length} tokens"),
-            milliseconds(times[times.len() / 2]),
+            interpolated(&times, 0.5).map_or_else(|| "-".to_owned(), milliseconds),
             format!("{} to {}", milliseconds(times[0]), milliseconds(times[times.len() - 1])),
             milliseconds(prefill.curve.predict(length).as_secs_f64()),
         ]);

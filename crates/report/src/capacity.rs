@@ -109,9 +109,9 @@ impl CapacityReport<'_> {
     }
 
     /// The table with its head. What binds is named where there is a choice.
-    pub(crate) fn table(&self) -> Vec<[String; 9]> {
+    pub(crate) fn table(&self) -> Vec<Vec<String>> {
         let is_choice = self.objectives.iter().count() > 1;
-        let head = [
+        let mut head = vec![
             "policy",
             "requests/s",
             "wide, %",
@@ -120,14 +120,14 @@ impl CapacityReport<'_> {
             "reaches, %",
             "replicates",
             "runs",
-            if is_choice { "binding" } else { "" },
         ];
+        head.extend(is_choice.then_some("binding"));
         let row = |own: &Capacity| {
             let shown = |value: Option<f64>, format: fn(f64) -> String| {
                 value.map_or_else(|| "-".to_owned(), format)
             };
-            let binding = own.binding.as_ref().filter(|_| is_choice);
-            [
+            let binding = || own.binding.as_ref().map_or_else(String::new, ToString::to_string);
+            let mut row = vec![
                 own.policy.clone(),
                 bracket_text(own.bracket),
                 shown(own.bracket.width(), percent),
@@ -136,17 +136,18 @@ impl CapacityReport<'_> {
                 shown(own.of_bound(), percent),
                 own.replicates.to_string(),
                 own.probes.len().to_string(),
-                binding.map_or_else(String::new, ToString::to_string),
-            ]
+            ];
+            row.extend(is_choice.then(binding));
+            row
         };
-        std::iter::once(head.map(ToOwned::to_owned))
-            .chain(self.capacities.iter().map(row))
-            .collect()
+        let head = head.into_iter().map(ToOwned::to_owned).collect();
+        std::iter::once(head).chain(self.capacities.iter().map(row)).collect()
     }
 
     pub(crate) fn sentences(&self) -> Vec<String> {
         let mut sentences: Vec<String> = self.capacities.iter().filter_map(end_sentence).collect();
         sentences.extend(self.wide_sentence());
+        sentences.extend(self.open_sentence());
         sentences.extend(self.capacities.iter().filter_map(not_monotone_sentence));
         sentences.push(self.bound_sentence());
         sentences
@@ -155,21 +156,35 @@ impl CapacityReport<'_> {
     /// What makes wide brackets narrower, and what that costs: their width is that of chance, which
     /// goes with the root of the number of requests.
     fn wide_sentence(&self) -> Option<String> {
-        let wide: Vec<&Capacity> =
-            self.capacities.iter().filter(|own| own.end == SearchEnd::OutOfReplicates).collect();
-        let replicates = wide.iter().map(|own| own.replicates).max()?;
-        let is_open = wide.iter().any(|own| own.bracket.width().is_none());
-        let how = if is_open { "open" } else { "wide" };
-        let policies: Vec<&str> = wide.iter().map(|own| own.policy.as_str()).collect();
+        let (policies, replicates) = self.out_of_replicates(|own| own.bracket.width().is_some())?;
         Some(format!(
-            "{}: {replicates} replicates leave the bracket {how}. Four times as many (--replicates \
-             {}, in the same directory: the runs that there are count) make it about half as wide, \
-             for four times the time; so do runs four times as long (--num-prompts {}, in another), \
-             of which another capacity is asked.",
-            policies.join(", "),
+            "{policies}: {replicates} replicates leave the bracket wide. Four times as many \
+             (--replicates {}, in the same directory: the runs that there are count) make it about \
+             half as wide, for four times the time; so do runs four times as long (--num-prompts {}, \
+             in another), of which another capacity is asked.",
             replicates.saturating_mul(4),
             self.num_requests.saturating_mul(4)
         ))
+    }
+
+    /// What may close brackets that are open: how wide they would be is not known.
+    fn open_sentence(&self) -> Option<String> {
+        let (policies, replicates) = self.out_of_replicates(|own| own.bracket.width().is_none())?;
+        Some(format!(
+            "{policies}: {replicates} replicates leave the bracket open. More (--replicates {}, in \
+             the same directory: the runs that there are count) may close it.",
+            replicates.saturating_mul(2)
+        ))
+    }
+
+    /// The policies, of these, whose search used up its replicates, and how many those were.
+    fn out_of_replicates(&self, is_one: impl Fn(&Capacity) -> bool) -> Option<(String, u32)> {
+        let all = self.capacities.iter();
+        let own: Vec<&Capacity> =
+            all.filter(|own| own.end == SearchEnd::OutOfReplicates && is_one(own)).collect();
+        let replicates = own.iter().map(|own| own.replicates).max()?;
+        let policies: Vec<&str> = own.iter().map(|own| own.policy.as_str()).collect();
+        Some((policies.join(", "), replicates))
     }
 
     fn bound_sentence(&self) -> String {

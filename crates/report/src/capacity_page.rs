@@ -4,7 +4,7 @@ use serde::Serialize;
 use crate::capacity::CapacityReport;
 use crate::doubts::DoubtLine;
 use crate::figures::{Figure, Key, bracket_figure, bracket_keys, probe_figures, probe_keys};
-use crate::html::{RANDOM_WEIGHTS, SIMULATED, fill, is_simulated};
+use crate::html::{RANDOM_WEIGHTS, SIMULATED, fill};
 use crate::label::system;
 use crate::units::three_digits;
 
@@ -20,8 +20,8 @@ struct Page<'a> {
     question: String,
     bracket_keys: [Key; 3],
     brackets: Figure,
-    head: [String; 9],
-    rows: Vec<[String; 9]>,
+    head: Vec<String>,
+    rows: Vec<Vec<String>>,
     sentences: Vec<String>,
     doubts: Vec<DoubtLine>,
     probe_keys: Vec<Key>,
@@ -78,7 +78,7 @@ pub(crate) fn render(report: &CapacityReport<'_>) -> Result<String, minijinja::E
 fn flags(report: &CapacityReport<'_>) -> Vec<&'static str> {
     let flags = [
         (report.is_partial, "Partial: the search was cut short."),
-        (is_simulated(report.header), SIMULATED),
+        (report.header.is_simulated(), SIMULATED),
         (report.header.model.dummy, RANDOM_WEIGHTS),
     ];
     flags.into_iter().filter_map(|(applies, flag)| applies.then_some(flag)).collect()

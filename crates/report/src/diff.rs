@@ -1,7 +1,6 @@
 use std::fmt::Write;
-use std::time::Duration;
 
-use metron_metrics::RunSummary;
+use metron_metrics::{RunSummary, Scoring};
 use metron_trace::Header;
 use serde::Serialize;
 use serde_json::Value;
@@ -9,7 +8,7 @@ use serde_json::Value;
 use crate::columns::columns;
 use crate::inputs::{Input, different_inputs, leaves};
 use crate::report::SCHEMA_VERSION;
-use crate::rows::{Row, rows_of};
+use crate::rows::{Row, Shared, rows_of};
 use crate::text::table_line;
 
 /// Two saved results side by side.
@@ -43,8 +42,8 @@ pub struct Side<'a> {
     pub header: &'a Header,
     /// What was computed of all of them.
     pub summary: RunSummary,
-    /// A TBT above this was counted as a stall.
-    pub stall_limit: Duration,
+    /// How they were scored.
+    pub scoring: Scoring,
 }
 
 /// The form of `--json`.
@@ -119,8 +118,10 @@ impl Diff<'_> {
         let _ = write!(text, "\n{}", columns(&rows));
         if inputs.iter().any(|input| input.name.starts_with("scoring")) {
             text.push_str(
-                "\nEach was scored as its run was; --ttft-deadline, --tbt-deadline and --rule score \
-                 both alike.\n",
+                "\nEach was scored as its run was, and metrics of which only one has the definition \
+                 are left out. Both are scored alike with --ttft-deadline, --tbt-deadline, --rule, \
+                 --without-first-token, --fluid-index, --fluid-share, --max-slack, --stall-limit, \
+                 --goodput and --objective.\n",
             );
         }
         text
@@ -152,9 +153,7 @@ impl Diff<'_> {
 impl Pair<'_> {
     fn to_text(&self) -> String {
         let (a, b) = (&self.a, &self.b);
-        let stall_limit =
-            Some(a.stall_limit).filter(|limit| *limit == b.stall_limit && *limit < Duration::MAX);
-        let rows = rows_of(vec![&a.summary, &b.summary], stall_limit);
+        let rows = rows_of(vec![&a.summary, &b.summary], &Shared::of(&[&a.scoring, &b.scoring]));
         let name = if a.policy == b.policy {
             a.policy.to_owned()
         } else {
@@ -192,7 +191,8 @@ fn cells(row: &Row) -> [String; 4] {
 
 /// Every number of two summaries.
 fn metrics(a: &RunSummary, b: &RunSummary) -> Result<Vec<Metric>, serde_json::Error> {
-    let (a, b) = (leaves(&serde_json::to_value(a)?), leaves(&serde_json::to_value(b)?));
+    let [a, b] = [by_objective(serde_json::to_value(a)?), by_objective(serde_json::to_value(b)?)];
+    let (a, b) = (leaves(&a), leaves(&b));
     let mut names: Vec<&String> = a.keys().chain(b.keys()).collect();
     names.sort();
     names.dedup();
@@ -208,4 +208,14 @@ fn metrics(a: &RunSummary, b: &RunSummary) -> Result<Vec<Metric>, serde_json::Er
         }
     };
     Ok(names.into_iter().map(metric).collect())
+}
+
+/// A summary whose objectives are named by their text, not by their place: two runs may have others.
+fn by_objective(mut summary: Value) -> Value {
+    let Some(objectives) = summary.get_mut("objectives") else { return summary };
+    let named = |judged: Value| Some((judged.get("objective")?.as_str()?.to_owned(), judged));
+    if let Value::Array(listed) = objectives.take() {
+        *objectives = listed.into_iter().filter_map(named).collect();
+    }
+    summary
 }

@@ -1,4 +1,4 @@
-use metron_trace::{Header, Origin};
+use metron_trace::Header;
 use minijinja::Environment;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;
@@ -110,18 +110,15 @@ fn flags(report: &Report<'_>) -> Vec<&'static str> {
     let any = |of: fn(&Header) -> bool| report.runs.iter().any(|run| of(&run.trace.header));
     let flags = [
         (report.is_partial, "Partial: the experiment was cut short."),
-        (any(is_simulated), SIMULATED),
+        (any(Header::is_simulated), SIMULATED),
         (any(|header| header.model.dummy), RANDOM_WEIGHTS),
     ];
     flags.into_iter().filter_map(|(applies, flag)| applies.then_some(flag)).collect()
 }
 
 pub(crate) const SIMULATED: &str = "Simulated: times are a cost model's, not a machine's.";
-pub(crate) const RANDOM_WEIGHTS: &str = "Random weights: timings are real, the text isn't.";
-
-pub(crate) fn is_simulated(header: &Header) -> bool {
-    header.origin == Origin::Simulated
-}
+/// What nobody may overlook of a model without its own weights.
+pub const RANDOM_WEIGHTS: &str = "Random weights: timings are real, the text isn't.";
 
 fn table(report: &Report<'_>) -> Vec<TableRow> {
     rows(report)

@@ -4,6 +4,8 @@ use metron_trace::Header;
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::report::counted_from_one;
+
 /// An input in which two results differ.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub(crate) struct Input {
@@ -100,7 +102,8 @@ fn alone(own: &Leaves, other: &Leaves) -> BTreeMap<String, String> {
 }
 
 fn inputs(header: &Header) -> Leaves {
-    let mut leaves = leaves(&serde_json::to_value(header).unwrap_or_default());
+    let numbered = counted_from_one(header);
+    let mut leaves = leaves(&serde_json::to_value(numbered).unwrap_or_default());
     leaves.retain(|name, _| !NOT_INPUTS.iter().any(|part| is_in(name, part)));
     if header.origin.is_imported() {
         leaves.retain(|name, _| !NOT_IMPORTED.iter().any(|part| is_in(name, part)));

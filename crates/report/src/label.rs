@@ -1,6 +1,6 @@
 use std::collections::BTreeSet;
 
-use metron_trace::{Header, Origin};
+use metron_trace::{ExecutorInfo, Header, Machine, ModelInfo, Origin};
 
 use crate::report::Report;
 
@@ -40,18 +40,25 @@ pub(crate) fn system(header: &Header) -> String {
 
 /// What ran, on what.
 fn computed(header: &Header) -> String {
-    let (model, executor, machine) = (&header.model, &header.executor, &header.machine);
-    if header.origin.is_imported() {
+    let Header { model, executor, machine, origin, .. } = header;
+    if origin.is_imported() {
         return format!("{}, {}", model.id, model.source);
     }
+    computed_by(model, executor, (*origin == Origin::Measured).then_some(machine))
+}
+
+/// What ran, on a machine or, without one, in virtual time.
+pub(crate) fn computed_by(
+    model: &ModelInfo,
+    executor: &ExecutorInfo,
+    machine: Option<&Machine>,
+) -> String {
     let format = if model.dummy { "random weights" } else { &model.format };
     let dtype = executor.dtype.as_ref().map_or_else(String::new, |dtype| format!(" in {dtype}"));
     let threads = executor.threads.map_or_else(String::new, |n| format!(", {n} threads"));
-    let processor = machine.gpu.as_ref().or(machine.cpu.as_ref());
-    let processor = processor
-        .filter(|_| header.origin == Origin::Measured)
-        .map_or_else(String::new, |name| format!(", {name}"));
-    let on = if header.origin == Origin::Simulated { "in" } else { "on" };
+    let processor = machine.and_then(|machine| machine.gpu.as_ref().or(machine.cpu.as_ref()));
+    let processor = processor.map_or_else(String::new, |name| format!(", {name}"));
+    let on = if machine.is_some() { "on" } else { "in" };
     format!("{} ({format}) {on} {}{dtype}{threads}{processor}", model.id, executor.device)
 }
 
@@ -60,6 +67,9 @@ fn clock(header: &Header) -> &'static str {
     match header.origin {
         Origin::Measured => "Measured",
         Origin::Simulated => "Simulated",
+        Origin::Imported | Origin::ImportedWithoutArrivals if header.is_simulated() => {
+            "Imported, simulated"
+        }
         Origin::Imported | Origin::ImportedWithoutArrivals => "Imported",
     }
 }

@@ -31,6 +31,7 @@ pub use columns::columns;
 pub use diff::{Diff, Pair, Side};
 pub use doubts::bare_doubts_text;
 pub use explanation::explanation_text;
+pub use html::RANDOM_WEIGHTS;
 pub use inputs::differing_inputs;
 pub use perfetto::write_perfetto;
 pub use profile::ProfileReport;

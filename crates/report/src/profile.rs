@@ -1,11 +1,13 @@
 use std::fmt::Write;
 use std::time::Duration;
 
+use metron_metrics::interpolated;
 use metron_trace::{Operator, OperatorProfile, Profile, Roofs, ShapeProfile};
 use serde::Serialize;
 
 use crate::figures::{Figure, rooflines};
-use crate::html::fill;
+use crate::html::{RANDOM_WEIGHTS, fill};
+use crate::label::computed_by;
 use crate::text::{fold, head_lines, table_line};
 use crate::units::{milliseconds, percent, three_digits};
 
@@ -39,7 +41,8 @@ struct Page<'a> {
     counters: Option<&'static str>,
     version: &'a str,
     created_at: Option<&'a str>,
-    is_dummy: bool,
+    /// What nobody may overlook.
+    flag: Option<&'static str>,
     shapes: Vec<String>,
     tables: Vec<Table>,
     rooflines: Vec<Figure>,
@@ -89,7 +92,7 @@ impl ProfileReport<'_> {
             counters: (!self.has_counters()).then_some(NO_COUNTERS),
             version: &profile.metron_version,
             created_at: profile.created_at.as_deref(),
-            is_dummy: profile.model.dummy,
+            flag: profile.model.dummy.then_some(RANDOM_WEIGHTS),
             shapes: self.shapes(),
             tables: self.tables(),
             rooflines: rooflines(profile),
@@ -99,11 +102,7 @@ impl ProfileReport<'_> {
 
     fn system(self) -> String {
         let Profile { model, executor, machine, .. } = self.0;
-        let dtype = executor.dtype.as_deref().map_or_else(String::new, |d| format!(" in {d}"));
-        let threads = executor.threads.map_or_else(String::new, |n| format!(", {n} threads"));
-        let processor = machine.gpu.as_ref().or(machine.cpu.as_ref());
-        let processor = processor.map_or_else(String::new, |name| format!(", {name}"));
-        format!("{} ({}) on {}{dtype}{threads}{processor}", model.id, model.format, executor.device)
+        computed_by(model, executor, Some(machine))
     }
 
     fn roofs(self) -> String {
@@ -203,5 +202,17 @@ fn median(times: &[Duration]) -> Option<f64> {
 
 fn middle(mut values: Vec<f64>) -> Option<f64> {
     values.sort_unstable_by(f64::total_cmp);
-    values.get(values.len() / 2).copied()
+    interpolated(&values, 0.5)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_of_an_even_number_is_between_the_two_in_the_middle() {
+        let times = [5, 1, 2, 40].map(Duration::from_secs);
+        assert_eq!((median(&times), median(&times[..3])), (Some(3.5), Some(2.0)));
+        assert_eq!(median(&[]), None);
+    }
 }

@@ -8,7 +8,7 @@ use crate::doubts::{DoubtLine, doubt_lines};
 use crate::{html, text};
 
 /// Version of the JSON's schema: raised whenever a field changes its name or its meaning.
-pub const SCHEMA_VERSION: u32 = 2;
+pub const SCHEMA_VERSION: u32 = 3;
 
 /// One or several runs, with what was computed from them.
 #[derive(Debug)]
@@ -48,8 +48,9 @@ struct Envelope<'a> {
 #[derive(Serialize)]
 struct RunEnvelope<'a> {
     policy: &'a str,
+    /// From 1.
     replicate: u32,
-    header: &'a Header,
+    header: Header,
     summary: RunSummary,
 }
 
@@ -57,16 +58,22 @@ impl<'a> RunEnvelope<'a> {
     fn new(run: &RunOf<'a>, scoring: &Scoring) -> Self {
         Self {
             policy: run.policy,
-            replicate: run.replicate,
-            header: &run.trace.header,
+            replicate: run.replicate.saturating_add(1),
+            header: counted_from_one(&run.trace.header),
             summary: summarise(&[run.trace], scoring),
         }
     }
 }
 
+/// A header as results have it: a trace stores its replicate from 0, and people count from 1.
+pub(crate) fn counted_from_one(header: &Header) -> Header {
+    Header { replicate: header.replicate.saturating_add(1), ..header.clone() }
+}
+
 impl Report<'_> {
     /// As JSON: the scoring, the doubts, the comparison with each policy's pooled summary, and each run's
-    /// header and summary. Times are in seconds.
+    /// header and summary. Times are in seconds, but what says `_ns`; those of a header are as its trace
+    /// has them, `{secs, nanos}`.
     pub fn to_json(&self) -> Result<String, serde_json::Error> {
         serde_json::to_string_pretty(&Envelope {
             schema_version: SCHEMA_VERSION,

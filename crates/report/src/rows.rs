@@ -1,7 +1,8 @@
 use std::time::Duration;
 
 use metron_metrics::{
-    Better, Distribution, FluidRate, Judged, ObjectiveVerdict, RunSummary, served_alike,
+    Better, Distribution, FluidRate, Judged, Objective, ObjectiveVerdict, RateTarget, RunSummary,
+    Scoring, served_alike,
 };
 
 use crate::blame::{blame_rows, blamed};
@@ -24,21 +25,50 @@ pub(crate) struct Row {
 
 /// The rows of a comparison, in the order in which they are read.
 pub(crate) fn rows(report: &Report<'_>) -> Vec<Row> {
-    let stall_limit = report.has_stall_limit().then_some(report.scoring.stall_limit);
     let pooled = report.comparison.policies.iter().map(|row| &row.pooled).collect();
-    let mut rows = rows_of(pooled, stall_limit);
+    let mut rows = rows_of(pooled, &Shared::of(&[report.scoring]));
     rows.extend(blame_rows(&blamed(report)));
     rows
 }
 
-/// The rows of some summaries; without a stall limit that they share, stalls are not counted.
-pub(crate) fn rows_of(summaries: Vec<&RunSummary>, stall_limit: Option<Duration>) -> Vec<Row> {
+/// What summaries that stand in one table were scored by alike: a row whose definition they do not
+/// share is left out.
+pub(crate) struct Shared {
+    /// A TBT above this is a stall.
+    stall_limit: Option<Duration>,
+    /// What counts as fluid.
+    rate_target: Option<RateTarget>,
+    /// Whether goodput has the same limits.
+    has_goodput: bool,
+}
+
+impl Shared {
+    /// Of what was scored by these.
+    pub(crate) fn of(scorings: &[&Scoring]) -> Self {
+        let stall_limit = in_common(scorings, |scoring| scoring.stall_limit);
+        Self {
+            stall_limit: stall_limit.filter(|limit| *limit < Duration::MAX),
+            rate_target: in_common(scorings, |scoring| scoring.rate_target),
+            has_goodput: in_common(scorings, |scoring| scoring.goodput.clone()).is_some(),
+        }
+    }
+}
+
+/// What all of these have alike.
+fn in_common<T: PartialEq>(scorings: &[&Scoring], of: impl Fn(&Scoring) -> T) -> Option<T> {
+    let mut parts = scorings.iter().map(|scoring| of(scoring));
+    let first = parts.next()?;
+    parts.all(|part| part == first).then_some(first)
+}
+
+/// The rows of some summaries.
+pub(crate) fn rows_of(summaries: Vec<&RunSummary>, shared: &Shared) -> Vec<Row> {
     let table = Table(summaries);
     let mut rows = vec![table.requests()];
     rows.push(
         table.numbers("output tokens/s", Better::Higher, three_digits, |s| s.output_throughput),
     );
-    if table.0.iter().any(|summary| summary.goodput.is_some()) {
+    if shared.has_goodput && table.0.iter().any(|summary| summary.goodput.is_some()) {
         rows.push(
             table.numbers("goodput, requests/s", Better::Higher, three_digits, |s| s.goodput),
         );
@@ -50,7 +80,7 @@ pub(crate) fn rows_of(summaries: Vec<&RunSummary>, stall_limit: Option<Duration>
         rows.push(table.numbers("TBT P99, ms", Better::Lower, milliseconds, |s| s.tbt.p99));
     }
     rows.push(table.numbers("TBT max, ms", Better::Lower, milliseconds, |s| s.tbt.max));
-    if let Some(limit) = stall_limit {
+    if let Some(limit) = shared.stall_limit {
         let name = format!("stalls (> {})", seconds(limit.as_secs_f64()));
         rows.push(table.numbers(&name, Better::Lower, whole, |s| Some(s.stalls.count as f64)));
     }
@@ -58,10 +88,11 @@ pub(crate) fn rows_of(summaries: Vec<&RunSummary>, stall_limit: Option<Duration>
     rows.push(
         table.numbers("fluidity-index P50", Better::Higher, three_digits, |s| s.fluidity.p50),
     );
-    let fluid_from = table.0.first().map_or(1.0, |summary| summary.fluidity.fluid_from);
-    let name = format!("fluid requests (>= {fluid_from}), %");
-    rows.push(table.numbers(&name, Better::Higher, percent, |s| s.fluidity.share_fluid));
-    rows.extend(table.token_rates());
+    if let Some(RateTarget { index, .. }) = shared.rate_target {
+        let name = format!("fluid requests (>= {index}), %");
+        rows.push(table.numbers(&name, Better::Higher, percent, |s| s.fluidity.share_fluid));
+        rows.extend(table.token_rates());
+    }
     if table.0.iter().any(|summary| summary.etalon_fluid_rate.is_some()) {
         let name = "fluid token rate (Etalon's), tokens/s";
         rows.push(table.numbers(name, Better::Higher, three_digits, |s| s.etalon_fluid_rate));
@@ -160,29 +191,19 @@ impl Table<'_> {
         self.numbers(&name, Better::Lower, milliseconds, |s| of(s).max)
     }
 
-    /// Each objective's verdict with the share that keeps it, and their conjunction.
+    /// Each objective's verdict with the share that keeps it, and their conjunction where all are
+    /// judged by the same.
     fn objectives(&self) -> Vec<Row> {
-        let count = self.0.iter().map(|summary| summary.objectives.len()).max().unwrap_or(0);
-        let row = |at: usize| {
-            let of = |summary: &&RunSummary| summary.objectives.get(at).cloned();
-            let judged: Vec<Option<Judged>> = self.0.iter().map(of).collect();
-            let name = judged.iter().flatten().next().map(|judged| judged.objective.to_string());
-            let cell = |judged: &Option<Judged>| {
-                judged.as_ref().map_or_else(
-                    || "-".to_owned(),
-                    |judged| {
-                        let share = judged.share.map(|share| format!(" {} %", percent(share)));
-                        verdict_text(judged.verdict).to_owned() + &share.unwrap_or_default()
-                    },
-                )
-            };
-            let cells = judged.iter().map(cell).collect();
-            let values = judged.iter().map(|judged| judged.as_ref()?.share).collect();
-            let name = name.unwrap_or_default();
-            Row { name, values, format: percent, cells, best: Vec::new() }
-        };
-        let mut rows: Vec<Row> = (0..count).map(row).collect();
-        if count > 1 {
+        let mut objectives: Vec<&Objective> = Vec::new();
+        for judged in self.0.iter().flat_map(|summary| &summary.objectives) {
+            if !objectives.contains(&&judged.objective) {
+                objectives.push(&judged.objective);
+            }
+        }
+        let mut rows: Vec<Row> =
+            objectives.iter().map(|objective| self.objective(objective)).collect();
+        let is_shared = |summary: &&RunSummary| summary.objectives.len() == objectives.len();
+        if objectives.len() > 1 && self.0.iter().all(is_shared) {
             let all = |summary: &&RunSummary| {
                 verdict_text(ObjectiveVerdict::of_all(&summary.objectives)).to_owned()
             };
@@ -191,6 +212,25 @@ impl Table<'_> {
             rows.push(Row { name, values, format: percent, cells, best: Vec::new() });
         }
         rows
+    }
+
+    fn objective(&self, objective: &Objective) -> Row {
+        let of = |summary: &&RunSummary| {
+            summary.objectives.iter().find(|judged| judged.objective == *objective).cloned()
+        };
+        let judged: Vec<Option<Judged>> = self.0.iter().map(of).collect();
+        let cell = |judged: &Option<Judged>| {
+            judged.as_ref().map_or_else(
+                || "-".to_owned(),
+                |judged| {
+                    let share = judged.share.map(|share| format!(" {} %", percent(share)));
+                    verdict_text(judged.verdict).to_owned() + &share.unwrap_or_default()
+                },
+            )
+        };
+        let cells = judged.iter().map(cell).collect();
+        let values = judged.iter().map(|judged| judged.as_ref()?.share).collect();
+        Row { name: objective.to_string(), values, format: percent, cells, best: Vec::new() }
     }
 
     /// The policies' sample sizes: one number if they are alike, else from the least to the greatest.

@@ -59,18 +59,22 @@ impl Verdicts {
     }
 }
 
+/// What stands for the replicates: of a [`Scale::Ratio`] the mean is taken of logarithms.
+const MEAN: &str = "mean, geometric of times and rates";
+
 fn heading(judgement: &Judgement) -> String {
     let replicates = judgement.replicates;
     let confidence = hundredths(1.0 - judgement.level);
     match (judgement.headline_verdicts().count(), replicates) {
         (0, 1) => "Within this one run (95 % interval by batch means):".to_owned(),
-        (0, _) => format!("Over {replicates} replicates (mean, {confidence} % interval):"),
+        (0, _) => format!("Over {replicates} replicates ({MEAN}, {confidence} % interval):"),
         (_, 1) => format!(
             "Against {}, one replicate (95 % interval by batch means where it is long enough):",
             judgement.baseline
         ),
         _ => format!(
-            "Against {}, {replicates} replicates of the same requests (mean, {confidence} % interval):",
+            "Against {}, {replicates} replicates of the same requests ({MEAN}, {confidence} % \
+             interval):",
             judgement.baseline
         ),
     }

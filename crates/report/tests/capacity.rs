@@ -3,7 +3,7 @@
 
 mod searched;
 
-use metron_metrics::{Capacity, ObjectiveVerdict, SearchEnd};
+use metron_metrics::{Capacity, ObjectiveVerdict, Objectives, SearchEnd};
 use metron_report::CapacityReport;
 use metron_trace::Origin;
 use searched::{brackets, capacity, probe, with_search};
@@ -30,6 +30,33 @@ fn each_policy_has_a_bracket_and_its_distance_from_the_bound() {
         },
     ];
     insta::assert_snapshot!(text(Origin::Simulated, &capacities, false));
+}
+
+#[test]
+fn of_a_bracket_that_is_open_nobody_says_how_much_narrower_it_gets() {
+    let open = capacity("orca", Some(1.0), None, SearchEnd::OutOfReplicates);
+    let wide = capacity("sarathi", Some(2.0), Some(2.5), SearchEnd::OutOfReplicates);
+    let both = text(Origin::Simulated, &[open.clone(), wide], false);
+    assert!(both.contains("orca: 20 replicates leave the bracket open. More (--replicates 40"));
+    assert!(both.contains("sarathi: 20 replicates leave the bracket wide. Four times"), "{both}");
+    let open = text(Origin::Simulated, &[open], false);
+    assert!(!open.contains("half as wide"), "{open}");
+}
+
+#[test]
+fn what_binds_has_a_column_only_where_there_is_a_choice() {
+    let heads = |objectives: &[&str]| {
+        let parsed = objectives.iter().map(|text| text.parse().expect("an objective")).collect();
+        let objectives = Objectives::new(parsed).expect("they stand together");
+        let html = with_search(Origin::Simulated, &brackets(), |search| {
+            let search = CapacityReport { objectives: &objectives, ..*search };
+            search.to_html().expect("the template is whole")
+        });
+        let head = html.split("<thead><tr>").nth(1).and_then(|rest| rest.split("</tr>").next());
+        head.expect("there is a table").matches("<th ").count()
+    };
+    assert_eq!(heads(&["ttft <= 1 s for 95%"]), 8);
+    assert_eq!(heads(&["ttft <= 1 s for 95%", "tbt <= 1 s for 95%"]), 9);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 mod support;
 
-use metron_metrics::{Scoring, summarise};
+use metron_metrics::{Objectives, Scoring, summarise};
 use metron_report::{Diff, Pair, Side, vllm_result};
 use metron_trace::{EndStatus, Origin, Trace};
 use serde_json::{Map, Value};
@@ -97,7 +97,7 @@ fn side<'a>(trace: &'a Trace, scoring: &Scoring) -> Side<'a> {
         replicates: 1,
         header: &trace.header,
         summary: summarise(&[trace], scoring),
-        stall_limit: scoring.stall_limit,
+        scoring: scoring.clone(),
     }
 }
 
@@ -124,6 +124,59 @@ fn a_diff_reads_as_two_tables() {
         }
     });
     insta::assert_snapshot!(text);
+}
+
+/// The same run by two scorings, which `change` makes differ.
+fn diff_of_scorings(change: impl FnOnce(&mut Scoring)) -> String {
+    let trace = stalled();
+    with_report(|report| {
+        let (scoring, mut changed) = (report.scoring.clone(), report.scoring.clone());
+        change(&mut changed);
+        let pair = Pair { a: side(&trace, &scoring), b: side(&trace, &changed) };
+        Diff { names: ["old", "new"], pairs: vec![pair], alone: [vec![], vec![]] }.to_text()
+    })
+}
+
+fn row<'a>(text: &'a str, name: &str) -> Option<Vec<&'a str>> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    Some(line.split_whitespace().collect())
+}
+
+#[test]
+fn what_was_counted_by_different_definitions_does_not_stand_in_one_row() {
+    let alike = diff_of_scorings(|_| ());
+    for name in ["stalls (> ", "fluid requests (>= ", "fluid token rate"] {
+        assert!(row(&alike, name).is_some(), "{alike}");
+    }
+    let text = diff_of_scorings(|scoring| scoring.rate_target.share = 0.5);
+    assert_eq!(row(&text, "fluid requests"), None, "{text}");
+    assert_eq!(row(&text, "fluid token rate"), None, "{text}");
+    let text = diff_of_scorings(|scoring| scoring.rate_target.index = 0.5);
+    assert_eq!(row(&text, "fluid requests"), None, "{text}");
+    let text = diff_of_scorings(|scoring| scoring.stall_limit *= 2);
+    assert_eq!(row(&text, "stalls"), None, "{text}");
+}
+
+#[test]
+fn objectives_are_joined_by_what_they_ask_and_not_by_their_place() {
+    let objectives = |texts: &[&str]| {
+        let parsed = texts.iter().map(|text| text.parse().expect("an objective")).collect();
+        Objectives::new(parsed).expect("none follows from another")
+    };
+    let trace = stalled();
+    let text = with_report(|report| {
+        let by =
+            |texts: &[&str]| Scoring { objectives: objectives(texts), ..report.scoring.clone() };
+        let shared = "ttft <= 1us for 95%";
+        let (a, b) = (by(&["tbt <= 1s for 50%", shared]), by(&[shared]));
+        let pair = Pair { a: side(&trace, &a), b: side(&trace, &b) };
+        Diff { names: ["old", "new"], pairs: vec![pair], alone: [vec![], vec![]] }.to_text()
+    });
+    let shared = row(&text, "ttft <= 1us for 95%").expect("both are judged by it");
+    assert_eq!(shared[..6], ["FAIL", "0", "%", "FAIL", "0", "%"], "{text}");
+    let alone = row(&text, "tbt <= 1s for 50%").expect("one is judged by it");
+    assert_eq!(alone[alone.len() - 3..], ["-", "-", "-"], "{text}");
+    assert_eq!(row(&text, "all objectives"), None, "of different ones: {text}");
 }
 
 #[test]

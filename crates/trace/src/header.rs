@@ -46,6 +46,20 @@ pub struct Header {
     pub calibration: Option<Calibration>,
 }
 
+impl Header {
+    /// What the result of another tool says of its own times' origin, as one in vLLM's form that
+    /// Metron wrote does; `None` if it says nothing, and of what was not imported.
+    pub fn said_origin(&self) -> Option<Origin> {
+        let said = self.experiment.pointer("/imported/says/origin")?;
+        Origin::deserialize(said).ok()
+    }
+
+    /// Whether the times are a virtual clock's, here or by another tool's account.
+    pub fn is_simulated(&self) -> bool {
+        self.origin == Origin::Simulated || self.said_origin() == Some(Origin::Simulated)
+    }
+}
+
 /// Whose clock the times of a trace are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::{ArgGroup, Args, ValueEnum};
 
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Model")]
@@ -42,18 +42,15 @@ pub(crate) enum LoadFormatArg {
 #[command(next_help_heading = "Engine")]
 pub(crate) struct EngineArgs {
     /// Blocks of the KV pool. [default: a quarter of the free memory, and no more than all slots
-    /// can use]
+    /// can use, or 16777216]
     #[arg(long, value_name = "N")]
     pub(crate) kv_blocks: Option<u32>,
     /// Positions of a KV block. [default: 16]
     #[arg(long, value_name = "N")]
     pub(crate) block_size: Option<u32>,
-    /// Slots: the most sequences that run at a time. [default: 32]
+    /// Slots: the most sequences that run at a time, at most 65536. [default: 32]
     #[arg(long, value_name = "N")]
     pub(crate) max_num_seqs: Option<u32>,
-    /// Time every operator of every step, and keep the times in the trace; steps become longer.
-    #[arg(long)]
-    pub(crate) trace_operators: bool,
     /// The most positions of a sequence; static and orca reserve so many for each. [default: the
     /// longest request of the workload, in whole blocks]
     #[arg(long, value_name = "N")]
@@ -70,7 +67,7 @@ pub(crate) struct WorkloadArgs {
     /// Shape of the gamma distribution of gaps: 1 is Poisson, below is burstier, above steadier.
     #[arg(long, value_name = "SHAPE", allow_negative_numbers = true)]
     pub(crate) burstiness: Option<f64>,
-    /// How requests arrive. [default: poisson]
+    /// How requests arrive. [default: poisson; gamma with --burstiness]
     #[arg(long, value_enum)]
     pub(crate) arrivals: Option<ArrivalsArg>,
     /// Requests of a run. [default: as many as the time allows]
@@ -80,10 +77,10 @@ pub(crate) struct WorkloadArgs {
     #[arg(long, value_name = "N")]
     pub(crate) max_concurrency: Option<u32>,
     /// Prompt length in tokens. [default: a mixture of short and long prompts]
-    #[arg(long, visible_alias = "isl", value_name = "TOKENS")]
+    #[arg(long, visible_alias = "isl", value_name = "TOKENS", conflicts_with = "dataset_path")]
     pub(crate) input_len: Option<u32>,
     /// Output length in tokens.
-    #[arg(long, visible_alias = "osl", value_name = "TOKENS")]
+    #[arg(long, visible_alias = "osl", value_name = "TOKENS", conflicts_with = "dataset_path")]
     pub(crate) output_len: Option<u32>,
     /// Lengths are uniform in `len * (1 - ratio) ..= len * (1 + ratio)`.
     #[arg(long, value_name = "RATIO", allow_negative_numbers = true)]
@@ -213,6 +210,7 @@ pub(crate) struct OutputArgs {
 
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Results in the form of `vllm bench serve`")]
+#[command(group(ArgGroup::new("form").args(["save_result", "save_detailed"]).multiple(true)))]
 pub(crate) struct SaveResultArgs {
     /// Write each run as JSON with the names of `vllm bench serve`.
     #[arg(long)]
@@ -220,7 +218,7 @@ pub(crate) struct SaveResultArgs {
     /// The same with its lists of a request each.
     #[arg(long)]
     pub(crate) save_detailed: bool,
-    /// Directory for them. [default: vllm, in the output directory of a run]
-    #[arg(long, value_name = "DIR")]
+    /// Directory for them. [default: vllm, in the output directory of a run; for score here]
+    #[arg(long, value_name = "DIR", requires = "form")]
     pub(crate) result_dir: Option<PathBuf>,
 }

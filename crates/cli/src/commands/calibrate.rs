@@ -15,6 +15,8 @@ use crate::progress::{Progress, StopSignal};
 const LONGEST: u32 = 1024;
 /// The shortest.
 const SHORTEST: u32 = 16;
+/// Room for the tokens of decodes.
+const DECODED: u32 = 64;
 
 /// `metron calibrate`: ten repeats of everything, kept for `--simulate`.
 pub(crate) fn run(args: &CalibrateArgs) -> Result<(), Failure> {
@@ -25,15 +27,18 @@ pub(crate) fn run(args: &CalibrateArgs) -> Result<(), Failure> {
     engine.overlay(&args.engine)?;
     let experiment = Experiment { engine, model: model_section, ..Experiment::default() };
     let model = ModelOnDisk::find(&experiment.model, quiet)?;
-    let longest = args.longest.unwrap_or(LONGEST).max(SHORTEST);
-    let context = Some(model.config.max_position_embeddings as u32);
-    let room = longest.saturating_add(64);
-    let asked = limits(&experiment, room, context, |_| None);
-    let loaded = model.load(asked.max_model_len, 0)?;
-    let limits = limits(&experiment, room, context, |block_size| {
-        Some((loaded.free_memory()?, loaded.kv_bytes_per_block(block_size)))
-    });
-    let mut rig = model.rig(loaded, limits)?;
+    let longest = args.longest.unwrap_or(LONGEST);
+    let room = longest.saturating_add(DECODED);
+    let context = limits(&experiment, room, Some(model.context()), |_| None)?.max_model_len;
+    if args.longest.is_some() && longest >= context {
+        let error = anyhow::anyhow!(
+            "--longest is {longest}; a sequence has {context} positions here, so a prompt may have at \
+             most {}",
+            context.saturating_sub(1)
+        );
+        return Err(Failure { kind: Kind::Usage, error });
+    }
+    let mut rig = model.rig_for(&experiment, room)?;
     let mut progress = Progress::new(StopSignal::on_ctrl_c(), quiet);
     progress.phase("calibrating");
     let plan = CalibrationPlan::thorough(SHORTEST, longest, &rig.limits());

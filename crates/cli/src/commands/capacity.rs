@@ -15,7 +15,7 @@ use metron_sim::CostFile;
 use metron_trace::{Header, Origin, RequestId, Work, WorkKind};
 use metron_workload::{Vocabulary, WorkloadSpec};
 
-use self::archive::{Archive, EXPERIMENT};
+use self::archive::{Archive, saved_experiment};
 use self::rehearsal::Rehearsal;
 use super::experiment::{Session, System, check_fits, header};
 use super::{ended, lab_failure};
@@ -35,20 +35,18 @@ const DEFAULT_OBJECTIVE: &str = "fluidity_index >= 0.9 for 99%";
 /// How sure brackets are.
 const CONFIDENCE: f64 = 0.95;
 
+/// With what probability a run keeps its objectives at the capacity, unless asked otherwise.
+const PROBABILITY: f64 = 0.5;
+
 /// `metron capacity`: the greatest rate at which each policy keeps its objectives.
 pub(crate) fn run(args: &CapacityArgs, registry: &Registry) -> Result<(), Failure> {
     let usage = |error: anyhow::Error| Failure { kind: Kind::Usage, error };
-    if !(args.probability > 0.0 && args.probability < 1.0) {
-        let value = args.probability;
-        return Err(usage(anyhow::anyhow!(
-            "--probability is {value}; it must be above 0 and below 1"
-        )));
-    }
+    check_of_comparisons(&args.experiment).map_err(usage)?;
     // A search that goes on begins with its own experiment.
-    let saved = args.experiment.output.output.as_ref().map(|dir| dir.join(EXPERIMENT));
-    let saved = saved.filter(|path| path.exists() && args.experiment.experiment.is_none());
+    let output = args.experiment.output.output.as_deref();
+    let saved = output.map_or(Ok(None), saved_experiment)?;
     let asked = ExperimentArgs {
-        experiment: saved.or_else(|| args.experiment.experiment.clone()),
+        experiment: args.experiment.experiment.clone().or(saved),
         ..args.experiment.clone()
     };
     let mut experiment = Experiment::from_args(&asked)?;
@@ -56,17 +54,30 @@ pub(crate) fn run(args: &CapacityArgs, registry: &Registry) -> Result<(), Failur
         let objective = DEFAULT_OBJECTIVE.parse().or_fail(Kind::Internal)?;
         experiment.scoring.objectives = Objectives::new(vec![objective]).or_fail(Kind::Internal)?;
     }
+    experiment.probability = args.probability.or(experiment.probability);
+    let probability = *experiment.probability.get_or_insert(PROBABILITY);
+    if !(probability > 0.0 && probability < 1.0) {
+        return Err(usage(anyhow::anyhow!(
+            "--probability is {probability}; it must be above 0 and below 1"
+        )));
+    }
     let draft = WorkloadDraft::new(experiment.workload.as_ref(), &asked.workload)?;
     check_open_loop(&draft, &asked).map_err(usage)?;
-    let session = Session {
-        args: &asked,
-        defaulted: Defaulted::Capacity,
-        capacity: Some(args),
-        registry,
-        experiment,
-        draft,
-    };
-    session.begin()
+    Session { args: &asked, defaulted: Defaulted::Capacity, registry, experiment, draft }.begin()
+}
+
+/// Refuses what only comparisons and single runs heed.
+fn check_of_comparisons(args: &ExperimentArgs) -> anyhow::Result<()> {
+    let given = [
+        ("--baseline", args.baseline.is_some()),
+        ("--save-result", args.save_result.save_result),
+        ("--save-detailed", args.save_result.save_detailed),
+        ("--result-dir", args.save_result.result_dir.is_some()),
+    ];
+    match given.iter().find(|(_, is_given)| *is_given) {
+        Some((name, _)) => anyhow::bail!("{name} means nothing to a search; leave it out"),
+        None => Ok(()),
+    }
 }
 
 /// A capacity is of arrivals whose rate can be set.
@@ -91,12 +102,11 @@ fn check_open_loop(draft: &WorkloadDraft, args: &ExperimentArgs) -> anyhow::Resu
 /// Searches on a rig that is ready.
 pub(super) fn search<R: Rig>(
     session: Session<'_>,
-    asked: &CapacityArgs,
     rig: &mut R,
     system: &System,
     fit: impl Fn(&Calibrated) -> Result<CostFile, Failure>,
 ) -> Result<(), Failure> {
-    let Session { args, defaulted, registry, experiment, draft, .. } = session;
+    let Session { args, defaulted, registry, experiment, draft } = session;
     let quiet = args.output.quiet || args.output.json;
     let seed = experiment.seed.unwrap_or_default();
     let limits = rig.limits();
@@ -119,12 +129,12 @@ pub(super) fn search<R: Rig>(
     let prepared = prepare(experiment, draft, defaulted, registry, limits, &calibrated, &cost)?;
     archive.keep(&prepared.experiment, &calibrated, &cost)?;
     let header = header(system, &prepared, limits, &calibrated);
-    let search = Search { system, prepared: &prepared, header: &header, cost: &cost, asked };
+    let search = Search { system, prepared: &prepared, header: &header, cost: &cost, args };
     let mut facts = search.facts()?;
     let mut expected = Vec::new();
     if system.origin == Origin::Measured {
         progress.phase("rehearsing in virtual time");
-        let rehearsed = Rehearsal::of(&search, limits, stop, &archive.dir.0)?;
+        let rehearsed = Rehearsal::of(&search, limits, stop, &archive.dir.path)?;
         facts.push(facts::fact("planned", rehearsed.sentence()));
         progress.expect_search(rehearsed.runs, rehearsed.length);
         expected = rehearsed.expected;
@@ -134,9 +144,10 @@ pub(super) fn search<R: Rig>(
         progress.suspend(|| print::note(&facts::as_text(&facts)));
     }
     let mut machine = MachineWatch::of(system.origin, &system.executor);
-    let found = search.run(rig, &archive.dir.0, &expected, &mut (&mut progress, &mut machine))?;
+    let found =
+        search.run(rig, &archive.dir.path, &expected, &mut (&mut progress, &mut machine))?;
     progress.finish();
-    search.report(&found, &facts, &archive, args)
+    search.report(&found, &facts, &archive)
 }
 
 /// A search with nothing left to derive.
@@ -145,7 +156,7 @@ struct Search<'a> {
     prepared: &'a Prepared,
     header: &'a Header,
     cost: &'a CostFile,
-    asked: &'a CapacityArgs,
+    args: &'a ExperimentArgs,
 }
 
 impl Search<'_> {
@@ -158,8 +169,8 @@ impl Search<'_> {
     /// The facts of a run, with what is searched in the place of the rate.
     fn facts(&self) -> Result<Vec<(String, String)>, Failure> {
         let requests = self.spec()?.num_prompts;
-        let Self { prepared, header, asked, .. } = self;
-        let mut facts = facts::facts(header, prepared);
+        let Self { prepared, header, args, .. } = self;
+        let mut facts = facts::facts(header, prepared, &args.scoring);
         for (name, sentence) in &mut facts {
             if name == "workload" {
                 *sentence = format!(
@@ -172,7 +183,7 @@ impl Search<'_> {
         let objectives = &prepared.scoring.objectives;
         let sentence = format!(
             "the rate at which {objectives} holds with probability {}, by at most {} replicates",
-            asked.probability,
+            self.probability(),
             self.most_replicates()
         );
         facts.push(facts::fact("searched", sentence));
@@ -223,12 +234,16 @@ impl Search<'_> {
     fn plan(&self, load: &Load<'_>, slots: u32) -> SearchPlan {
         let start = load.rate_for_batch(slots);
         SearchPlan {
-            probability: self.asked.probability,
+            probability: self.probability(),
             confidence: CONFIDENCE,
             replicates: self.most_replicates(),
             start,
             range: [load.rate_for_batch(1) / 10.0, 100.0 * start],
         }
+    }
+
+    fn probability(&self) -> f64 {
+        self.prepared.experiment.probability.unwrap_or(PROBABILITY)
     }
 
     fn most_replicates(&self) -> u32 {
@@ -254,8 +269,8 @@ impl Search<'_> {
         found: &Found,
         facts: &[(String, String)],
         archive: &Archive,
-        args: &ExperimentArgs,
     ) -> Result<(), Failure> {
+        let output = &self.args.output;
         let is_partial = found.end == RunEnd::Stopped;
         let report = CapacityReport {
             header: self.header,
@@ -264,7 +279,7 @@ impl Search<'_> {
             doubts: &found.doubts,
             objectives: &self.prepared.scoring.objectives,
             num_requests: self.spec()?.num_prompts,
-            probability: self.asked.probability,
+            probability: self.probability(),
             confidence: CONFIDENCE,
             is_partial,
         };
@@ -272,15 +287,15 @@ impl Search<'_> {
         archive.dir.write("capacity.json", &json)?;
         let html = report.to_html().or_fail(Kind::Internal)?;
         let html = archive.dir.write("report.html", &html)?;
-        print::result(if args.output.json { json } else { report.to_text() }.as_str());
-        if !args.output.quiet && !args.output.json {
+        print::result(if output.json { json } else { report.to_text() }.as_str());
+        if !output.quiet && !output.json {
             print::note(&format!(
                 "{} runs made, {} saved ones scored again. Written to {dir}: open {}; the same \
                  command with -o {dir} and other objectives runs only what is missing",
                 found.runs,
                 found.saved,
                 html.display(),
-                dir = archive.dir.0.display()
+                dir = archive.dir.path.display()
             ));
         }
         ended(found.end, found.failure.as_ref())

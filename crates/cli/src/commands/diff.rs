@@ -72,7 +72,7 @@ impl Saved {
             replicates: traces.len(),
             header: &traces[0].header,
             summary: summarise(&traces, &scoring),
-            stall_limit: scoring.stall_limit,
+            scoring,
         })
     }
 }

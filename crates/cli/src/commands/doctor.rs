@@ -5,10 +5,7 @@ use metron_lab::{Overhead, OverheadPlan, Rig, overhead};
 use metron_metrics::{Doubt, doubts_of_conditions};
 use metron_report::bare_doubts_text;
 use metron_sim::{AffineCost, CostFile, Piece};
-use metron_trace::{
-    Conditions, ExecutorInfo, FORMAT_VERSION, Header, Limits, Machine, ModelInfo, Origin,
-    PolicyInfo,
-};
+use metron_trace::{Conditions, Header, Limits, Machine, Origin};
 use serde::Serialize;
 
 use super::lab_failure;
@@ -17,9 +14,9 @@ use crate::conditions::MachineWatch;
 use crate::exit::{Failure, Kind, OrFail};
 use crate::experiment::{EngineSection, Experiment, ModelSection};
 use crate::facts::{as_text, fact, machine_facts};
+use crate::header::header_of;
 use crate::machine::this_machine;
 use crate::model_rig::{ModelOnDisk, ModelRig};
-use crate::prepare::limits;
 use crate::print;
 use crate::progress::{Progress, StopSignal};
 use crate::stopwatch::Stopwatch;
@@ -50,6 +47,7 @@ struct Examined {
 }
 
 fn examine(args: &DoctorArgs) -> Result<(), Failure> {
+    check_without_model(args)?;
     let device = args.model.device.as_deref().unwrap_or("cpu");
     let tick = Stopwatch::start().tick();
     let mut watch = MachineWatch::of_device(device);
@@ -79,6 +77,22 @@ fn examine(args: &DoctorArgs) -> Result<(), Failure> {
     let doubts = if doubts.is_empty() { "Nothing to doubt was seen.\n".to_owned() } else { doubts };
     print::result(&format!("{}\n{doubts}", as_text(&facts)));
     Ok(())
+}
+
+/// Refuses options on a model that is not run. The device is what is looked at.
+fn check_without_model(args: &DoctorArgs) -> Result<(), Failure> {
+    let mut section = ModelSection::default();
+    section.overlay(&args.model);
+    section.device = None;
+    let unheard = section.given();
+    if unheard.is_empty() {
+        return Ok(());
+    }
+    let error = anyhow::anyhow!(
+        "only `doctor --overhead` runs a model; add --overhead, or leave {} out",
+        unheard.join(", ")
+    );
+    Err(Failure { kind: Kind::Usage, error })
 }
 
 /// What could be read of a machine's conditions, in words.
@@ -122,7 +136,9 @@ fn cost_of_recording(args: &DoctorArgs) -> Result<(), Failure> {
     let mut progress = Progress::new(stop.clone(), quiet);
     let mut rig = model_rig(args, quiet)?;
     progress.phase("measuring what recording costs");
-    let header = header(&rig);
+    // Of traces that nobody keeps.
+    let (model, executor) = (rig.model_info(), rig.executor_info());
+    let header = header_of(Origin::Measured, model, executor, rig.limits());
     let output_tokens = MODEL_STEPS.min(rig.limits().max_model_len - PROMPT_TOKENS);
     let plan = OverheadPlan {
         pairs: args.pairs,
@@ -162,20 +178,14 @@ fn model_rig(args: &DoctorArgs, quiet: bool) -> Result<ModelRig, Failure> {
     let engine = EngineSection { max_num_seqs: Some(BATCH), ..EngineSection::default() };
     let experiment = Experiment { model, engine, ..Experiment::default() };
     let model = ModelOnDisk::find(&experiment.model, quiet)?;
-    let context = model.config.max_position_embeddings as u32;
-    let room = PROMPT_TOKENS + MODEL_STEPS;
+    let context = model.context();
     if context <= PROMPT_TOKENS {
         let error = anyhow::anyhow!(
             "the model's context is {context} positions; measuring takes more than {PROMPT_TOKENS}"
         );
         return Err(Failure { kind: Kind::Input, error });
     }
-    let asked = limits(&experiment, room, Some(context), |_| None);
-    let loaded = model.load(asked.max_model_len, 0)?;
-    let limits = limits(&experiment, room, Some(context), |block_size| {
-        Some((loaded.free_memory()?, loaded.kv_bytes_per_block(block_size)))
-    });
-    model.rig(loaded, limits)
+    model.rig_for(&experiment, PROMPT_TOKENS + MODEL_STEPS)
 }
 
 /// An executor whose steps take no time: what is left is the loop.
@@ -194,35 +204,6 @@ fn null_rig() -> VirtualRig {
         pieces: vec![Piece { up_to_tokens: None, cost }],
     };
     VirtualRig::new(limits, SharedCost(Arc::new(cost)))
-}
-
-/// The header of traces that nobody keeps.
-fn header(rig: &ModelRig) -> Header {
-    let (model, executor): (ModelInfo, ExecutorInfo) = (rig.model_info(), rig.executor_info());
-    Header {
-        format_version: FORMAT_VERSION,
-        metron_version: env!("CARGO_PKG_VERSION").to_owned(),
-        created_at: None,
-        command_line: std::env::args().collect(),
-        origin: Origin::Measured,
-        seed: 0,
-        replicate: 0,
-        max_concurrency: None,
-        policy: PolicyInfo {
-            label: "calibration".to_owned(),
-            name: "calibration".to_owned(),
-            options: serde_json::Value::Null,
-        },
-        machine: this_machine(&executor.device),
-        model,
-        executor,
-        limits: rig.limits(),
-        experiment: serde_json::Value::Null,
-        classes: Vec::new(),
-        dropped_requests: 0,
-        truncated_requests: 0,
-        calibration: None,
-    }
 }
 
 impl Recording {

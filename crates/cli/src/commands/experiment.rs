@@ -6,22 +6,24 @@ use std::sync::Arc;
 use metron_lab::{Calibrated, Comparing, LabError, Repeating, Rig, Setting, compare};
 use metron_schedulers::Registry;
 use metron_sim::CostFile;
-use metron_trace::{ExecutorInfo, FORMAT_VERSION, Header, Limits, ModelInfo, Origin, PolicyInfo};
+use metron_trace::{ExecutorInfo, Header, Limits, ModelInfo, Origin};
 use metron_workload::{Prompts, Vocabulary, WorkloadSpec, longest_possible};
 
 use self::outcome::{COST, report, write_experiment};
 use super::lab_failure;
-use crate::args::{CapacityArgs, ExperimentArgs};
+use crate::args::ExperimentArgs;
 use crate::calibrations;
 use crate::conditions::MachineWatch;
 use crate::exit::{Failure, Kind, OrFail};
 use crate::experiment::Experiment;
 use crate::facts;
+use crate::header::header_of;
 use crate::machine::this_machine;
 use crate::model_rig::{ModelOnDisk, ModelRig};
 use crate::output::OutputDir;
 use crate::prepare::{
-    Defaulted, Prepared, draw, limits, prepare, quick_calibration, submissions, workload_failure,
+    Defaulted, Prepared, check_schedulers, draw, limits, prepare, quick_calibration, submissions,
+    workload_failure,
 };
 use crate::print;
 use crate::progress::{Progress, StopSignal};
@@ -37,24 +39,12 @@ pub(crate) fn run(
 ) -> Result<(), Failure> {
     let experiment = Experiment::from_args(args)?;
     let draft = WorkloadDraft::new(experiment.workload.as_ref(), &args.workload)?;
-    Session { args, defaulted, capacity: None, registry, experiment, draft }.begin()
-}
-
-/// Unknown schedulers are refused before anything is loaded.
-fn check_names(registry: &Registry, experiment: &Experiment) -> Result<(), Failure> {
-    let limits = Limits { block_size: 16, num_blocks: 1, max_num_seqs: 1, max_model_len: 16 };
-    let defaults = metron_schedulers::Defaults { limits, token_budget: 1 };
-    for spec in &experiment.schedulers {
-        registry.build(spec, &defaults).or_fail(Kind::Usage)?;
-    }
-    Ok(())
+    Session { args, defaulted, registry, experiment, draft }.begin()
 }
 
 pub(super) struct Session<'a> {
     pub(super) args: &'a ExperimentArgs,
     pub(super) defaulted: Defaulted,
-    /// What a search for the capacity asks besides.
-    pub(super) capacity: Option<&'a CapacityArgs>,
     pub(super) registry: &'a Registry,
     pub(super) experiment: Experiment,
     pub(super) draft: WorkloadDraft,
@@ -70,8 +60,8 @@ pub(super) struct System {
 
 impl Session<'_> {
     /// Checks what can be checked before anything is loaded, and goes on.
-    pub(super) fn begin(self) -> Result<(), Failure> {
-        check_names(self.registry, &self.experiment)?;
+    pub(super) fn begin(mut self) -> Result<(), Failure> {
+        check_schedulers(&mut self.experiment, self.defaulted, self.registry)?;
         self.experiment.scoring.check_classes(&class_names(&self.draft.spec))?;
         match self.experiment.simulate.clone() {
             Some(cost_file) => self.in_virtual_time(&cost_file),
@@ -79,14 +69,31 @@ impl Session<'_> {
         }
     }
 
-    fn in_virtual_time(self, cost_file: &Path) -> Result<(), Failure> {
+    /// Refuses what virtual time would leave unheard: it has no model, and prompts without a text.
+    fn check_virtual_time(&self) -> Result<(), Failure> {
+        let mut unheard = self.experiment.model.given();
         if self.experiment.engine.trace_operators {
-            let error = anyhow::anyhow!("virtual time has no operators to trace");
-            return Err(Failure { kind: Kind::Usage, error });
+            unheard.push("--trace-operators");
         }
+        if self.draft.spec.prompts != Prompts::Random {
+            unheard.push("--prompt-text");
+        }
+        if unheard.is_empty() {
+            return Ok(());
+        }
+        let error = anyhow::anyhow!(
+            "{} can't be honoured in virtual time, where no model computes; leave them out (of an \
+             experiment file too)",
+            unheard.join(", ")
+        );
+        Err(Failure { kind: Kind::Usage, error })
+    }
+
+    fn in_virtual_time(self, cost_file: &Path) -> Result<(), Failure> {
+        self.check_virtual_time()?;
         let cost = Arc::new(calibrations::read(cost_file)?);
         let longest = longest(&self.draft.sample())?;
-        let limits = limits(&self.experiment, longest, None, |_| None);
+        let limits = limits(&self.experiment, longest, None, |_| None)?;
         let system = System {
             origin: Origin::Simulated,
             model: ModelInfo {
@@ -117,13 +124,7 @@ impl Session<'_> {
         }
         let vocabulary = vocabulary(&model, &self.draft.spec)?;
         let longest = longest(&self.draft.sample())?;
-        let context = model.config.max_position_embeddings as u32;
-        let asked = limits(&self.experiment, longest, Some(context), |_| None);
-        let loaded = model.load(asked.max_model_len, self.experiment.seed.unwrap_or_default())?;
-        let limits = limits(&self.experiment, longest, Some(context), |block_size| {
-            Some((loaded.free_memory()?, loaded.kv_bytes_per_block(block_size)))
-        });
-        let mut rig = model.rig(loaded, limits)?;
+        let mut rig = model.rig_for(&self.experiment, longest)?;
         rig.executor.time_operators(self.experiment.engine.trace_operators);
         let system = System {
             origin: Origin::Measured,
@@ -149,23 +150,23 @@ impl Session<'_> {
         system: &System,
         fit: impl Fn(&Calibrated) -> Result<CostFile, Failure>,
     ) -> Result<(), Failure> {
-        if let Some(capacity) = self.capacity {
-            return super::capacity::search(self, capacity, rig, system, fit);
+        if self.defaulted == Defaulted::Capacity {
+            return super::capacity::search(self, rig, system, fit);
         }
-        let Self { args, defaulted, registry, experiment, draft, .. } = self;
+        let Self { args, defaulted, registry, experiment, draft } = self;
         let quiet = args.output.quiet || args.output.json;
         let seed = experiment.seed.unwrap_or_default();
         let limits = rig.limits();
         check_fits(&experiment, &draft.sample(), limits, seed)?;
         let output = OutputDir::create(args.output.output.as_deref(), defaulted.name())?;
-        let saved = SavedResults::open(&args.save_result, &output.0.join("vllm"))?;
+        let saved = SavedResults::open(&args.save_result, &output.path.join("vllm"))?;
         let stop = StopSignal::on_ctrl_c();
         let mut progress = Progress::new(stop, quiet);
         let calibrated = quick_calibration(rig, &draft, seed, &mut progress)?;
         let cost = fit(&calibrated)?;
         let prepared = prepare(experiment, draft, defaulted, registry, limits, &calibrated, &cost)?;
         let header = header(system, &prepared, limits, &calibrated);
-        let mut facts = facts::facts(&header, &prepared);
+        let mut facts = facts::facts(&header, &prepared, &args.scoring);
         facts.extend(facts::verdict_facts(&prepared));
         facts.extend(facts::origin_facts(&header));
         if !quiet {
@@ -226,30 +227,13 @@ pub(super) fn header(
         "judging": prepared.judging,
         "policies": prepared.contestants.iter().map(|c| &c.info.label).collect::<Vec<_>>(),
     });
+    let (model, executor) = (system.model.clone(), system.executor.clone());
     Header {
-        format_version: FORMAT_VERSION,
-        metron_version: env!("CARGO_PKG_VERSION").to_owned(),
-        created_at: (system.origin == Origin::Measured)
-            .then(|| jiff::Zoned::now().strftime("%Y-%m-%dT%H:%M:%S%:z").to_string()),
-        command_line: std::env::args().collect(),
-        origin: system.origin,
         seed: prepared.experiment.seed.unwrap_or_default(),
-        replicate: 0,
-        max_concurrency: None,
-        policy: PolicyInfo {
-            label: String::new(),
-            name: String::new(),
-            options: serde_json::Value::Null,
-        },
-        model: system.model.clone(),
-        executor: system.executor.clone(),
-        machine: this_machine(&system.executor.device),
-        limits,
         experiment,
         classes: prepared.experiment.workload.as_ref().map(class_names).unwrap_or_default(),
-        dropped_requests: 0,
-        truncated_requests: 0,
         calibration: Some(calibrated.calibration.clone()),
+        ..header_of(system.origin, model, executor, limits)
     }
 }
 
@@ -283,7 +267,7 @@ fn run_all(
         header,
         cost_model: Some(cost),
         max_concurrency: spec.max_concurrency,
-        output: &output.0,
+        output: &output.path,
     };
     let workload = |replicate: u32| {
         let workload = draw_fitting(replicate)

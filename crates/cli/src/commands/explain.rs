@@ -64,7 +64,8 @@ impl fmt::Display for Told {
 }
 
 fn as_json((told, story): &(Told, Explanation)) -> serde_json::Value {
-    serde_json::json!({ "policy": told.label, "replicate": told.replicate, "story": story })
+    let replicate = u64::from(told.replicate) + 1;
+    serde_json::json!({ "policy": told.label, "replicate": replicate, "story": story })
 }
 
 fn no_such_replicate<'a>(policy: &str, runs: impl Iterator<Item = &'a Trace>) -> Failure {

@@ -7,13 +7,14 @@ use crate::args::{ExportArgs, ExportFormat};
 use crate::exit::{Failure, Kind, OrFail};
 use crate::output::{io_failure, write_atomically};
 use crate::print;
-use crate::saved::store_failure;
+use crate::saved::{one_trace, store_failure};
 
 /// `metron export`: a saved trace in another program's format.
 pub(crate) fn run(args: &ExportArgs) -> Result<(), Failure> {
-    let (trace, missing) = TraceReader::read(&args.trace).map_err(store_failure)?;
+    let dir = one_trace(&args.trace)?;
+    let (trace, missing) = TraceReader::read(&dir).map_err(store_failure)?;
     for missing in missing {
-        print::note(&format!("{}: {missing}", args.trace.display()));
+        print::note(&format!("{}: {missing}", dir.display()));
     }
     let mut bytes = Vec::new();
     match args.format {

@@ -5,8 +5,9 @@ use metron_engine::{
 use metron_lab::Rig;
 use metron_llm::ChatTemplate;
 use metron_metrics::{Latencies, Timeline};
-use metron_trace::{EndStatus, Request, RequestId, Sampling, StepRecord, Timestamp, Token};
+use metron_trace::{EndStatus, Limits, Request, RequestId, Sampling, StepRecord, Timestamp, Token};
 
+use super::kind_of_run;
 use crate::args::GenerateArgs;
 use crate::exit::{Failure, Kind, OrFail};
 use crate::experiment::{EngineSection, Experiment, ModelSection};
@@ -29,18 +30,9 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<(), Failure> {
         print::note(&model.files.sentence());
     }
     let prompt = prompt_ids(&model, args)?;
-    let needed = (prompt.len() as u32).saturating_add(args.max_tokens);
-    let context = model.config.max_position_embeddings as u32;
-    if needed > context || prompt.is_empty() || args.max_tokens == 0 {
-        let error = anyhow::anyhow!(
-            "a prompt of {} tokens and --max-tokens {} make {needed}; the prompt must not be \
-             empty, --max-tokens at least 1, and both together at most the model's {context}",
-            prompt.len(),
-            args.max_tokens
-        );
-        return Err(Failure { kind: Kind::Usage, error });
-    }
-    let limits = limits(&experiment, needed, Some(context), |_| None);
+    let needed = u32::try_from(prompt.len()).unwrap_or(u32::MAX).saturating_add(args.max_tokens);
+    let limits = limits(&experiment, needed, Some(model.context()), |_| None)?;
+    check_fits(prompt.len(), args.max_tokens, limits, model.context()).or_fail(Kind::Usage)?;
     let loaded = model.load(limits.max_model_len, args.seed)?;
     let mut rig = model.rig(loaded, limits)?;
     let request = Request {
@@ -61,7 +53,7 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<(), Failure> {
     let executor = rig.start().or_fail(Kind::Internal)?;
     let end = engine
         .run(executor, &mut Alone::default(), [submission], &mut stream)
-        .or_fail(Kind::Internal)?;
+        .map_err(|error| Failure { kind: kind_of_run(&error), error: error.into() })?;
     if args.json {
         print::result(&as_json(&model, &prompt, &stream)?);
     } else {
@@ -74,6 +66,35 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<(), Failure> {
             Err(Failure { kind: Kind::Interrupted, error })
         }
     }
+}
+
+/// Refuses a request that can't be served, before the weights are loaded.
+fn check_fits(
+    prompt_tokens: usize,
+    max_tokens: u32,
+    limits: Limits,
+    context: u32,
+) -> anyhow::Result<()> {
+    if prompt_tokens == 0 {
+        anyhow::bail!("--prompt is empty: there is nothing to continue");
+    }
+    if max_tokens == 0 {
+        anyhow::bail!("--max-tokens is 0; it must be at least 1");
+    }
+    let needed = prompt_tokens.saturating_add(max_tokens as usize);
+    let fits = limits.longest_sequence();
+    let (room, whose) = if context <= fits {
+        (context, "the model's context has")
+    } else {
+        (fits, "--max-model-len, --kv-blocks and --block-size leave")
+    };
+    if needed > room as usize {
+        anyhow::bail!(
+            "the prompt's {prompt_tokens} tokens and --max-tokens {max_tokens} make {needed} \
+             positions, and {whose} {room}"
+        );
+    }
+    Ok(())
 }
 
 /// The ids of the prompt, as it stands or as a user's message.
@@ -191,6 +212,8 @@ fn as_json(model: &ModelOnDisk, prompt: &[u32], stream: &Stream) -> Result<Strin
     };
     let latencies = Latencies::of(&timeline);
     let seconds = |value: Result<std::time::Duration, _>| value.ok().map(|span| span.as_secs_f64());
+    // The first of them is the TTFT.
+    let gaps = timeline.inter_token_ns().into_iter().skip(1);
     let output_ids: Vec<u32> = stream.tokens.iter().filter_map(|token| token.id).collect();
     let json = serde_json::json!({
         "model": model.files.id,
@@ -203,8 +226,29 @@ fn as_json(model: &ModelOnDisk, prompt: &[u32], stream: &Stream) -> Result<Strin
             "tpot_s": seconds(latencies.tpot),
             "end_to_end_s": seconds(latencies.end_to_end),
             "normalized_s": seconds(latencies.normalized),
-            "inter_token_s": timeline.inter_token_ns().iter().map(|ns| *ns as f64 / 1e9).collect::<Vec<_>>(),
+            "inter_token_s": gaps.map(|ns| ns as f64 / 1e9).collect::<Vec<_>>(),
         },
     });
     serde_json::to_string_pretty(&json).or_fail(Kind::Internal)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(prompt_tokens: usize, max_tokens: u32, max_model_len: u32, said: &str) {
+        let limits = Limits { block_size: 16, num_blocks: 8, max_num_seqs: 32, max_model_len };
+        let checked = check_fits(prompt_tokens, max_tokens, limits, 100);
+        let told = checked.map_or_else(|error| error.to_string(), |()| String::new());
+        assert!(told.ends_with(said) && told.is_empty() == said.is_empty(), "{told}");
+    }
+
+    #[test]
+    fn each_mistake_has_its_sentence() {
+        check(60, 40, 100, "");
+        check(0, 40, 100, "--prompt is empty: there is nothing to continue");
+        check(60, 0, 100, "--max-tokens is 0; it must be at least 1");
+        check(60, 41, 128, "make 101 positions, and the model's context has 100");
+        check(5, 6, 10, "--max-model-len, --kv-blocks and --block-size leave 10");
+    }
 }

@@ -28,12 +28,12 @@ pub(crate) fn run(args: &ImportArgs) -> Result<(), Failure> {
         trace.header.policy.label.clone_from(label);
     }
     let output = OutputDir::create(Some(&args.output), "import")?;
-    TraceWriter::write(&output.0, &trace).or_fail(Kind::Environment)?;
+    TraceWriter::write(&output.path, &trace).or_fail(Kind::Environment)?;
     for note in notes {
         print::note(&note.to_string());
     }
     let arrivals = if trace.header.origin.knows_arrivals() { "" } else { ", nor arrivals" };
-    let dir = output.0.display();
+    let dir = output.path.display();
     print::note(&format!(
         "{} requests with {} tokens written to {dir}; {} does not know steps{arrivals}. \
          Score them: metron score {dir} --ttft-deadline 500ms --tbt-deadline 50ms",

@@ -24,15 +24,22 @@ pub(crate) fn lab_failure(error: LabError) -> Failure {
 fn kind_of(error: &LabError) -> Kind {
     match error {
         LabError::Interrupted => Kind::Interrupted,
-        LabError::Store(_) | LabError::Engine(EngineError::Observer(_)) => Kind::Environment,
-        LabError::Engine(EngineError::TooLong { .. } | EngineError::NeverFits { .. }) => {
-            Kind::Usage
-        }
+        LabError::Store(_) => Kind::Environment,
+        LabError::Engine(error) => kind_of_run(error),
         LabError::Workload { .. } => Kind::Input,
         LabError::NothingToJudge { .. }
         | LabError::SameFiles(_)
         | LabError::AnothersTrace { .. } => Kind::Usage,
-        LabError::NothingMeasured | LabError::Engine(_) | LabError::Executor(_) => Kind::Internal,
+        LabError::NothingMeasured | LabError::Executor(_) => Kind::Internal,
+    }
+}
+
+/// The kind of a failed run.
+fn kind_of_run(error: &EngineError) -> Kind {
+    match error {
+        EngineError::Observer(_) => Kind::Environment,
+        EngineError::TooLong { .. } | EngineError::NeverFits { .. } => Kind::Usage,
+        _ => Kind::Internal,
     }
 }
 

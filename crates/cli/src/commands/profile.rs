@@ -5,6 +5,7 @@ use metron_trace::{BatchShape, Limits, PROFILE_VERSION, Profile, ShapeProfile};
 use crate::args::ProfileArgs;
 use crate::exit::{Failure, Kind, OrFail};
 use crate::experiment::ModelSection;
+use crate::header::now;
 use crate::machine::this_machine;
 use crate::model_rig::ModelOnDisk;
 use crate::output::OutputDir;
@@ -45,7 +46,7 @@ pub(crate) fn run(args: &ProfileArgs) -> Result<(), Failure> {
     let profile = Profile {
         profile_version: PROFILE_VERSION,
         metron_version: env!("CARGO_PKG_VERSION").to_owned(),
-        created_at: Some(jiff::Timestamp::now().to_string()),
+        created_at: Some(now()),
         command_line: std::env::args().collect(),
         model: rig.model_info(),
         executor: rig.executor_info(),
@@ -84,7 +85,7 @@ fn limits(shapes: &[BatchShape], model: &ModelOnDisk, block_size: u32) -> Result
     if !(1..=1 << 16).contains(&block_size) {
         return Err(usage(anyhow::anyhow!("--block-size must be from 1 to 65536")));
     }
-    let context = u32::try_from(model.config.max_position_embeddings).unwrap_or(u32::MAX);
+    let context = model.context();
     if let Some(shape) = shapes.iter().find(|shape| shape.longest() > context) {
         return Err(usage(anyhow::anyhow!(
             "the shape {shape} reaches {} positions, and the model's context is {context}",

@@ -10,7 +10,7 @@ use super::policies::CapacitySetting;
 use super::search::Probe;
 use crate::error::{FailedRun, LabError};
 use crate::rig::Rig;
-use crate::run::{Contestant, Setting, Watch, length, measure, trace_name};
+use crate::run::{Contestant, Setting, Watch, file_name, length, measure, trace_name};
 
 /// Where a run's trace is while it goes on.
 const RUNNING: &str = "running";
@@ -79,10 +79,10 @@ impl<'a> Bench<'a> {
         rate: f64,
         replicate: u32,
     ) -> Result<Option<Trace>, LabError> {
-        let place = self.place(contestant, rate, replicate);
-        if !place.exists() {
+        let Some(place) = saved_dir(self.setting.output, &contestant.info.label, rate, replicate)
+        else {
             return Ok(None);
-        }
+        };
         let (trace, missing) = TraceReader::read(&place)?;
         let is_its_own = trace.header.policy == contestant.info;
         if !missing.is_empty() || !is_its_own {
@@ -145,8 +145,19 @@ impl<'a> Bench<'a> {
 }
 
 /// Where the trace of a search's run is kept, in the directory of the search.
-pub fn probe_dir(output: &Path, policy: &str, rate: f64, replicate: u32) -> PathBuf {
-    output.join(PROBES).join(format!("{AT_RATE}{rate}")).join(trace_name(policy, replicate))
+fn probe_dir(output: &Path, policy: &str, rate: f64, replicate: u32) -> PathBuf {
+    at_rate(output, rate).join(trace_name(policy, replicate))
+}
+
+fn at_rate(output: &Path, rate: f64) -> PathBuf {
+    output.join(PROBES).join(format!("{AT_RATE}{rate}"))
+}
+
+/// Where the trace of a search's run is, if there is one. Names in older directories count replicates
+/// from 0, without the `r`.
+pub fn saved_dir(output: &Path, policy: &str, rate: f64, replicate: u32) -> Option<PathBuf> {
+    let old = at_rate(output, rate).join(format!("{}-{replicate}.trace", file_name(policy)));
+    [probe_dir(output, policy, rate, replicate), old].into_iter().find(|dir| dir.exists())
 }
 
 /// Runs of one policy, as its search asks for them.
@@ -217,6 +228,6 @@ impl Probe for PolicyProbe<'_, '_> {
     }
 
     fn is_saved(&self, rate: f64) -> bool {
-        self.bench.place(self.contestant, rate, 0).exists()
+        saved_dir(self.bench.setting.output, &self.contestant.info.label, rate, 0).is_some()
     }
 }

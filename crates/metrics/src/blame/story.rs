@@ -18,8 +18,10 @@ pub struct Explanation {
     /// The request.
     pub request: RequestId,
     /// When it arrived.
+    #[serde(rename = "arrived_at_ns")]
     pub arrived_at: Timestamp,
     /// When its first step started.
+    #[serde(rename = "first_scheduled_at_ns")]
     pub first_scheduled_at: Option<Timestamp>,
     /// Length of its prompt.
     pub prompt_tokens: u32,
@@ -39,8 +41,10 @@ pub struct Explanation {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokenTime {
     /// When it was ready.
+    #[serde(rename = "ready_at_ns")]
     pub ready_at: Timestamp,
     /// When it was due; `None` without a deadline.
+    #[serde(rename = "due_at_ns")]
     pub due_at: Option<Timestamp>,
     /// The step that made it; `None` in a trace without steps.
     pub step: Option<u64>,
@@ -63,6 +67,7 @@ pub struct LateToken {
     /// Its place in the output, from 0.
     pub token: u32,
     /// When it was ready.
+    #[serde(rename = "ready_at_ns")]
     pub ready_at: Timestamp,
     /// The step that made it.
     pub step: Option<u64>,

@@ -2,7 +2,7 @@ use kuva::prelude::{Layout, LinePlot, LineStyle, Plot, ReferenceLine, ScatterPlo
 use metron_metrics::{Capacity, Judged, Objective, ObjectiveVerdict};
 
 use super::Figure;
-use super::theme::{Colour, Key, draw};
+use super::theme::{Colour, Key, draw, with_log_x};
 
 /// The verdicts of single runs, each with its colour.
 const VERDICTS: [(ObjectiveVerdict, &str, Colour); 3] = [
@@ -10,6 +10,9 @@ const VERDICTS: [(ObjectiveVerdict, &str, Colour); 3] = [
     (ObjectiveVerdict::Fail, "FAIL: likewise", Colour::LATE),
     (ObjectiveVerdict::Undecided, "UNDECIDED: not sure by itself", Colour::QUIET),
 ];
+
+/// Brackets have one colour: a row is named, and needs none of its own.
+const BRACKET: Colour = Colour::of_policy(0);
 
 /// Each policy's bracket, a bar, beside the rate that no policy can exceed; all on one axis that
 /// begins at 0, so that distances are what they look like.
@@ -19,8 +22,8 @@ pub(crate) fn bracket_figure(capacities: &[Capacity]) -> Figure {
     // Kuva counts from the bottom up; the first policy stands on top, as in the table.
     let rows = (1..=capacities.len()).rev().map(|row| row as f64);
     let mut plots: Vec<Plot> = Vec::new();
-    for (at, (own, row)) in capacities.iter().zip(rows).enumerate() {
-        plots.extend(bracket(own, row, end, Colour::of_policy(at)));
+    for (own, row) in capacities.iter().zip(rows) {
+        plots.extend(bracket(own, row, end));
     }
     let names = capacities.iter().rev().map(|own| own.policy.clone()).collect();
     let layout = Layout::auto_from_plots(&plots)
@@ -37,7 +40,7 @@ pub(crate) fn bracket_figure(capacities: &[Capacity]) -> Figure {
 
 pub(crate) fn bracket_keys() -> [Key; 3] {
     [
-        Key::area("the bracket of the capacity", Colour::of_policy(0)),
+        Key::area("the bracket of the capacity", BRACKET),
         Key::line("most likely", Colour::INK, &LineStyle::Solid),
         Key::line("no policy above", Colour::LATE, &LineStyle::Solid),
     ]
@@ -51,7 +54,7 @@ fn greatest_shown(own: &Capacity) -> Option<f64> {
 }
 
 /// A policy's row: the bracket, or what is open on its open side, and the way to the bound.
-fn bracket(own: &Capacity, row: f64, end: f64, colour: Colour) -> Vec<Plot> {
+fn bracket(own: &Capacity, row: f64, end: f64) -> Vec<Plot> {
     let from = own.bracket.passed.unwrap_or(0.0);
     let to = own.bracket.failed.unwrap_or(end);
     let level = |from: f64, to: f64| LinePlot::new().with_data([(from, row), (to, row)]);
@@ -63,7 +66,7 @@ fn bracket(own: &Capacity, row: f64, end: f64, colour: Colour) -> Vec<Plot> {
         plots.push(tick(bound, 0.36).with_color(Colour::LATE).with_stroke_width(3.0).into());
     }
     let is_open = own.bracket.passed.is_none() || own.bracket.failed.is_none();
-    let bar = level(from, to).with_color(colour);
+    let bar = level(from, to).with_color(BRACKET);
     let bar = if is_open {
         bar.with_dashed().with_stroke_width(5.0)
     } else {
@@ -162,7 +165,7 @@ fn probes(name: &str, own: &Capacity, objective: &Objective, axes: &Axes) -> Str
         // Room for the points at 1.
         .with_y_axis_max(1.0 + 0.03 * (1.0 - axes.share_from))
         .with_reference_line(asked);
-    let layout = if most > SPREAD * least { layout.with_log_x() } else { layout };
+    let layout = if most > SPREAD * least { with_log_x(layout) } else { layout };
     let bracket = own.bracket.passed.zip(own.bracket.failed);
     let layout = bracket.into_iter().fold(layout, |layout, (passed, failed)| {
         let shade = ShadedRegion::vertical(passed, failed);

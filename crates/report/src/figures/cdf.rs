@@ -2,7 +2,7 @@ use kuva::prelude::{Layout, LinePlot, Plot, ReferenceLine};
 use metron_metrics::{PolicyRow, Timeline, fluidity, timelines};
 
 use super::Figure;
-use super::theme::{Colour, dash_of, draw};
+use super::theme::{Colour, dash_of, draw, with_log_x};
 use crate::report::Report;
 
 /// What a distribution is of.
@@ -108,7 +108,7 @@ fn picture(report: &Report<'_>, quantity: &Quantity<'_>) -> Option<String> {
         .with_y_label("share at or below")
         .with_y_axis_min(0.0)
         .with_y_axis_max(1.0);
-    let layout = if least > 0.0 && most > SPREAD * median { layout.with_log_x() } else { layout };
+    let layout = if least > 0.0 && most > SPREAD * median { with_log_x(layout) } else { layout };
     let within = quantity.limit.filter(|limit| (least..=most).contains(limit));
     let layout = within.into_iter().fold(layout, |layout, limit| {
         layout.with_reference_line(ReferenceLine::vertical(limit / unit).with_color(Colour::QUIET))

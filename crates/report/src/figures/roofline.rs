@@ -1,8 +1,8 @@
-use kuva::prelude::{Layout, LinePlot, Plot, ScatterPlot};
+use kuva::prelude::{Layout, LinePlot, Plot, ScatterPlot, VolcanoLabelStyle as LabelStyle};
 use metron_trace::{OperatorProfile, Profile, Roofs, ShapeProfile};
 
 use super::Figure;
-use super::theme::{Colour, draw};
+use super::theme::{Colour, draw, plain_numbers};
 
 /// Operators that take a smaller share of their step are left out.
 const LEAST_SHARE: f64 = 0.01;
@@ -10,7 +10,9 @@ const LEAST_SHARE: f64 = 0.01;
 const SIZE: (f64, f64) = (550.0, 340.0);
 const WITHIN_AXES: (f64, f64) = (440.0, 265.0);
 /// Labels of points that are nearer to each other would overlap.
-const APART: (f64, f64) = (60.0, 15.0);
+const APART: (f64, f64) = (90.0, 15.0);
+/// Where a label begins, to the right of its point and below it: the roof is above.
+const LABEL_AT: (f64, f64) = (6.0, 14.0);
 
 /// Each shape's operators under the machine's roof (Williams, Waterman and Patterson, CACM 2009).
 pub(crate) fn rooflines(profile: &Profile) -> Vec<Figure> {
@@ -53,14 +55,24 @@ fn picture(name: &str, roofs: &Roofs, shape: &ShapeProfile) -> Option<String> {
     let operators = ScatterPlot::new()
         .with_data(points.iter().copied())
         .with_color(Colour::DECODE)
-        .with_size(5.0)
+        .with_size(5.0);
+    // Kuva puts a label above its point, or beside it with a line between: here it has a place of its
+    // own, where nothing is drawn.
+    let beside = |(x, y): &(f64, f64)| {
+        (x * (LABEL_AT.0 / per_unit.0).exp(), y * (-LABEL_AT.1 / per_unit.1).exp())
+    };
+    let names = ScatterPlot::new()
+        .with_data(points.iter().map(beside))
+        .with_color(Colour::DECODE)
+        .with_size(0.0)
         .with_labels(labels(&points, &names, per_unit))
-        .with_repel_labels();
-    let plots: Vec<Plot> = vec![roof.into(), operators.into()];
+        .with_label_style(LabelStyle::Arrow { offset_x: 0.0, offset_y: 0.0 });
+    let plots: Vec<Plot> = vec![roof.into(), operators.into(), names.into()];
     let layout = Layout::auto_from_plots(&plots)
         .with_x_label("operations a byte")
         .with_y_label("GFLOP/s")
         .with_log_scale()
+        .with_tick_format(plain_numbers())
         .with_x_axis_min(least)
         .with_x_axis_max(most)
         .with_y_axis_min(lowest)

@@ -1,4 +1,7 @@
-use kuva::prelude::{Layout, LineStyle, Plot, render_to_svg};
+use std::sync::Arc;
+
+use kuva::prelude::{Layout, LineStyle, Plot, TickFormat, render_to_svg};
+use kuva::render::layout::AxisLabelOverlap;
 use kuva::render::theme::Theme;
 use metron_metrics::Cause;
 use serde::Serialize;
@@ -67,7 +70,7 @@ impl Colour {
     }
 
     /// A policy's, by its place in the comparison.
-    pub(crate) fn of_policy(at: usize) -> Self {
+    pub(crate) const fn of_policy(at: usize) -> Self {
         Self::POLICIES[at % Self::POLICIES.len()]
     }
 }
@@ -126,6 +129,29 @@ pub(crate) fn policy_keys(report: &Report<'_>) -> Vec<Key> {
     policies.map(|(at, row)| Key::line(&row.policy, Colour::of_policy(at), &dash_of(at))).collect()
 }
 
+/// How values of a logarithmic axis are written: as people write them, where kuva writes 1e-1
+/// beside 0.20.
+pub(crate) fn plain_numbers() -> TickFormat {
+    TickFormat::Custom(Arc::new(plain_number))
+}
+
+/// A horizontal axis that is logarithmic: labels that would run into their neighbours are left out.
+pub(crate) fn with_log_x(layout: Layout) -> Layout {
+    layout
+        .with_log_x()
+        .with_x_tick_format(plain_numbers())
+        .with_x_label_overlap(AxisLabelOverlap::Thin)
+}
+
+/// A number of one digit and zeros: `0.02`, `1`, `500`.
+fn plain_number(value: f64) -> String {
+    let magnitude = value.abs().log10();
+    let exponent = if magnitude.is_finite() { (magnitude + 1e-9).floor() } else { 0.0 };
+    #[expect(clippy::cast_sign_loss, reason = "clamped from below")]
+    let decimals = (-exponent).clamp(0.0, 12.0) as usize;
+    format!("{value:.decimals$}")
+}
+
 /// Draws plots in the page's colours, `width` by `height` units, as an SVG that takes the width it
 /// is given. `name` is unique on the page.
 pub(crate) fn draw(
@@ -176,4 +202,19 @@ fn with_own_clip(name: &str, svg: String) -> String {
     let id = svg[start..start + PREFIX.len() + digits].to_owned();
     svg.replace(&format!("\"{id}\""), &format!("\"clip-{name}\""))
         .replace(&format!("#{id})"), &format!("#clip-{name})"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::plain_number;
+
+    #[test]
+    fn the_labels_of_a_logarithmic_axis_are_plain_numbers() {
+        let values = [0.001, 0.02, 0.1, 0.5, 1.0, 2.0, 20.0, 1000.0];
+        let labels = ["0.001", "0.02", "0.1", "0.5", "1", "2", "20", "1000"];
+        assert_eq!(values.map(plain_number), labels);
+        // As kuva computes them.
+        let products = [0.01 * 2.0, 1e-4 * 10.0, 0.1 * 3.0].map(plain_number);
+        assert_eq!(products, ["0.02", "0.001", "0.3"]);
+    }
 }

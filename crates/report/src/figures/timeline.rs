@@ -3,7 +3,7 @@ use metron_metrics::RunOf;
 use metron_trace::{StepRecord, WorkKind};
 
 use super::Figure;
-use super::theme::{Colour, Key, draw};
+use super::theme::{Colour, Key, draw, plain_numbers};
 use crate::report::Report;
 
 /// At most so many bins, two units of the figure's width each.
@@ -103,6 +103,7 @@ fn picture(name: &str, bins: &[[u32; 3]], end: f64, most: f64) -> String {
         .with_x_label("time, s")
         .with_y_label("tokens a step")
         .with_log_y()
+        .with_y_tick_format(plain_numbers())
         .with_x_axis_min(0.0)
         .with_x_axis_max(end)
         .with_y_axis_min(FLOOR)

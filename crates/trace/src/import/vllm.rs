@@ -9,7 +9,7 @@ use super::{ImportError, Imported, Tool};
 use crate::{EndStatus, Timestamp};
 
 /// What it says of its load; the rest of its single values are results.
-const INPUTS: [&str; 10] = [
+const INPUTS: [&str; 11] = [
     "date",
     "backend",
     "tokenizer_id",
@@ -20,6 +20,8 @@ const INPUTS: [&str; 10] = [
     "ramp_up_strategy",
     "ramp_up_start_rps",
     "ramp_up_end_rps",
+    // Not vLLM's: whose clock it was, where Metron wrote the result.
+    "origin",
 ];
 
 const HINT: &str = "vLLM writes the lists of a request each with --save-detailed";

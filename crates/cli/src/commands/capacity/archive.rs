@@ -9,7 +9,7 @@ use crate::experiment::Experiment;
 use crate::output::OutputDir;
 
 /// Files of a search's directory.
-pub(super) const EXPERIMENT: &str = "experiment.toml";
+const EXPERIMENT: &str = "experiment.toml";
 const CALIBRATION: &str = "calibration.json";
 const COST: &str = "cost.toml";
 
@@ -19,17 +19,40 @@ pub(super) struct Archive {
     goes_on: bool,
 }
 
+/// The experiment of the search that `dir` has; `None` of a directory without any experiment.
+///
+/// # Errors
+/// If the experiment is none of a search: a run's or a comparison's.
+pub(super) fn saved_experiment(dir: &Path) -> Result<Option<PathBuf>, Failure> {
+    let experiment = dir.join(EXPERIMENT);
+    if !experiment.exists() {
+        return Ok(None);
+    }
+    if [CALIBRATION, COST].iter().all(|file| dir.join(file).exists()) {
+        return Ok(Some(experiment));
+    }
+    let error = anyhow::anyhow!(
+        "{} holds no search but another result; name another directory (its experiment can be \
+         searched: --experiment {})",
+        dir.display(),
+        experiment.display()
+    );
+    Err(Failure { kind: Kind::Usage, error })
+}
+
 impl Archive {
     /// Opens the directory of a search that goes on, or makes a new one.
     pub(super) fn open(asked: Option<&Path>) -> Result<Self, Failure> {
-        match asked.filter(|dir| dir.join(EXPERIMENT).exists() && dir.join(COST).exists()) {
-            Some(dir) => Ok(Self { dir: OutputDir(dir.to_owned()), goes_on: true }),
-            None => Ok(Self { dir: OutputDir::create(asked, "capacity")?, goes_on: false }),
+        match asked {
+            Some(dir) if saved_experiment(dir)?.is_some() => {
+                Ok(Self { dir: OutputDir::existing(dir.to_owned()), goes_on: true })
+            }
+            _ => Ok(Self { dir: OutputDir::create(asked, "capacity")?, goes_on: false }),
         }
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        self.dir.0.join(name)
+        self.dir.path.join(name)
     }
 
     /// What was measured when the search began: measured again it would be a little different, and
@@ -77,7 +100,7 @@ impl Archive {
         }
         let error = anyhow::anyhow!(
             "the cost model is another than that of the runs in {}; name another directory",
-            self.dir.0.display()
+            self.dir.path.display()
         );
         Err(Failure { kind: Kind::Usage, error })
     }
@@ -86,6 +109,8 @@ impl Archive {
         let lines = |experiment: &Experiment| {
             let mut fixed = experiment.clone();
             fixed.replicates = None;
+            // Older searches did not keep it.
+            fixed.probability = fixed.probability.filter(|_| saved.probability.is_some());
             fixed.scoring.objectives = Objectives::default();
             fixed.schedulers.clear();
             toml::to_string_pretty(&fixed).or_fail(Kind::Internal)
@@ -101,7 +126,7 @@ impl Archive {
         let error = anyhow::anyhow!(
             "{} has the runs of another search: `{}` there, `{}` here; only objectives, \
              schedulers and replicates may change, so name another directory",
-            self.dir.0.display(),
+            self.dir.path.display(),
             missing(&saved, &asked),
             missing(&asked, &saved)
         );

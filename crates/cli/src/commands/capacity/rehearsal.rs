@@ -3,7 +3,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use metron_engine::RunEnd;
-use metron_lab::probe_dir;
+use metron_lab::saved_dir;
 use metron_metrics::{Capacity, Probed, SearchEnd};
 use metron_trace::Limits;
 
@@ -51,7 +51,7 @@ impl Rehearsal {
             return Err(Failure::interrupted());
         }
         let is_saved = |policy: &str, probe: &&Probed| {
-            probe_dir(output, policy, probe.rate, probe.replicate).exists()
+            saved_dir(output, policy, probe.rate, probe.replicate).is_some()
         };
         let of_policy = |own: &Capacity| {
             own.probes.iter().filter(|probe| is_saved(&own.policy, probe)).count() as u32

@@ -1,7 +1,7 @@
 use metron_engine::RunEnd;
 use metron_lab::{Comparing, FailedRun, MeasuredRun, Replicates};
 use metron_llm::hub::ModelName;
-use metron_metrics::{Comparison, RunOf};
+use metron_metrics::{Comparison, RunOf, Verdict};
 use metron_report::{Report, Style};
 use metron_trace::Header;
 
@@ -9,6 +9,7 @@ use crate::args::ExperimentArgs;
 use crate::commands::ended;
 use crate::exit::{Failure, Kind, OrFail};
 use crate::experiment::{Experiment, absolute};
+use crate::facts::fact;
 use crate::output::OutputDir;
 use crate::prepare::Prepared;
 use crate::print;
@@ -45,7 +46,7 @@ pub(super) fn report(
     comparing: &Comparing,
     prepared: &Prepared,
     header: &Header,
-    facts: Vec<(String, String)>,
+    mut facts: Vec<(String, String)>,
     output: &OutputDir,
     saved: Option<&SavedResults>,
     args: &ExperimentArgs,
@@ -54,6 +55,10 @@ pub(super) fn report(
     let policies: Vec<&str> =
         prepared.contestants.iter().map(|contestant| contestant.info.label.as_str()).collect();
     let comparison = Comparison::judged(&policies, &runs, &prepared.scoring, &prepared.judging);
+    let at_limit = end_at_limit(prepared, &comparison);
+    if let Some(sentence) = &at_limit {
+        facts.push(fact("ended", sentence.clone()));
+    }
     let report = Report {
         title: format!("Metron: {} on {}", policies.join(", "), header.model.id),
         facts,
@@ -74,12 +79,25 @@ pub(super) fn report(
         output.write("metrics.json", &json)?;
         let html = output.write("report.html", &report.to_html().or_fail(Kind::Internal)?)?;
         if !args.output.quiet && !args.output.json {
-            print::note(&format!("Written to {}: open {}", output.0.display(), html.display()));
+            if let Some(sentence) = &at_limit {
+                print::note(&format!("--until decided ended {sentence}"));
+            }
+            print::note(&format!("Written to {}: open {}", output.path.display(), html.display()));
         }
         saved.map_or(Ok(()), |saved| saved.write(&runs, &prepared.scoring))
     };
     let written = write();
     end(comparing.failure.as_ref(), comparing.end, written, comparing.runs.len(), output)
+}
+
+/// Said of a comparison that was to go on until all was decided, and had no more replicates.
+fn end_at_limit(prepared: &Prepared, comparison: &Comparison) -> Option<String> {
+    let Replicates::UntilDecided(limit) = prepared.replicates else { return None };
+    let judgement = comparison.judgement.as_ref()?;
+    let is_open = judgement.headline_verdicts().any(|verdict| verdict == Verdict::Undecided);
+    (is_open && judgement.replicates >= limit as usize).then(|| {
+        format!("at its limit of {limit} replicates, with verdicts UNDECIDED; --replicates sets it")
+    })
 }
 
 /// How an experiment ends that has been reported.
@@ -97,7 +115,7 @@ fn end(
     if let Err(failure) = written {
         print::note(&format!("the report could not be saved: {failure}"));
     }
-    let dir = output.0.display();
+    let dir = output.path.display();
     let kept = if runs == 1 { "the run".to_owned() } else { format!("the {runs} runs") };
     print::note(&format!("{kept} before the failure stay in {dir}: metron score {dir} reads them"));
     ended(end, failure)
