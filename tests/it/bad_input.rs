@@ -119,7 +119,7 @@ fn options_that_nothing_would_heed() {
     );
     check_simulated(&["--result-dir", "d"], USAGE, "arguments were not provided");
     let dir = temporary();
-    let mut check_line = |line: &[&str], message: &str| {
+    let check_line = |line: &[&str], message: &str| {
         check(dir.path(), metron(dir.path()).args(line), USAGE, message);
     };
     check_line(&["doctor", "--threads", "2"], "or leave --threads out");
