@@ -341,5 +341,15 @@ mod tests {
         assert_eq!(excess_of(vec![slow_decode.clone()]), "1.00");
         assert_eq!(excess_of(vec![slow_decode.clone(), step(&hybrid, 8)]), "1.00");
         assert_eq!(excess_of(vec![slow_decode, step(&hybrid, 12), step(&hybrid, 11)]), "1.20");
+        // Of twenty the 95th percentile is the nineteenth, and not the largest.
+        assert_eq!(excess_of((11..=30).map(|ms| step(&hybrid, ms)).collect()), "2.90");
+    }
+
+    #[test]
+    fn the_median_of_an_even_number_of_times_is_between_the_two_in_the_middle() {
+        let of = |ms: &[u64]| median(ms.iter().copied().map(Duration::from_millis).collect());
+        assert_eq!(of(&[40, 10, 20, 30]), Some(Duration::from_millis(25)));
+        assert_eq!(of(&[30, 10, 20]), Some(Duration::from_millis(20)));
+        assert_eq!(of(&[]), None);
     }
 }

@@ -17,6 +17,8 @@ const BATCHES: [usize; 3] = [20, 10, 5];
 const LEVELS: [f64; 3] = [0.5, 0.75, 0.9];
 /// Besides them, the share that an objective asks, if so many values are beyond it.
 const WORST: f64 = 20.0;
+/// Fewer values than this on the scarcer side of a level do not show whether they come together.
+const LEAST_BEYOND: usize = 5;
 
 /// A value of an objective.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -44,7 +46,7 @@ impl Runs<'_> {
     /// How many independent values these are worth, for an objective that asks a share of them to be
     /// at most `allowed`: the least of what is seen at several levels and with several sizes of unit.
     /// Each by itself is more in some samples than it should be, and those are the calm ones that
-    /// would pass. `None` of values that are alike.
+    /// would pass. `None` of values that hardly differ.
     pub(crate) fn effective(&self, allowed: f64, share: f64) -> Option<f64> {
         let mut margins: Vec<f64> = self.values().map(|value| value.margin).collect();
         margins.sort_unstable_by(f64::total_cmp);
@@ -56,11 +58,16 @@ impl Runs<'_> {
         by_margin.chain(self.worth(|value| value.value > allowed)).min_by(f64::total_cmp)
     }
 
-    /// What the values are worth by those that have a property; `None` where all have it, or none.
+    /// What the values are worth by those that have a property; `None` where nearly all have it, or
+    /// hardly any.
     fn worth(&self, having: impl Fn(&Value) -> bool) -> Option<f64> {
+        let [n, number] = [self.values().count(), self.values().filter(|own| having(own)).count()];
+        if number.min(n - number) < LEAST_BEYOND {
+            return None;
+        }
         let of_cut = |cut: Cut| {
             let units = self.units(cut, &having);
-            Some(discounted(effective_number(&units)?, self.values().count(), units.len()))
+            Some(discounted(effective_number(&units)?, n, units.len()))
         };
         if self.0.len() >= ENOUGH_RUNS {
             RUNS_OF_A_UNIT.map(Cut::Runs).into_iter().filter_map(of_cut).min_by(f64::total_cmp)

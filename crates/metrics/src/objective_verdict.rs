@@ -46,7 +46,7 @@ pub enum Basis {
     /// The values, of which as many count as they are worth.
     #[default]
     Values,
-    /// The runs alone: the values do not differ, so that it can't be seen how they depend on each
+    /// The runs alone: the values hardly differ, so that it can't be seen how they depend on each
     /// other.
     NothingVaries,
     /// Nothing: no run was served to its end.

@@ -73,7 +73,7 @@ fn undecided_note(judged: &Judged) -> String {
     };
     let (worth, what) = match judged.basis {
         Basis::NothingVaries => (
-            "which do not differ, so that only runs count",
+            "which hardly differ, so that only runs count",
             "more replicates (--replicates) decide it",
         ),
         Basis::Values | Basis::CutShort => (

@@ -20,15 +20,15 @@ pub(crate) struct Account<'a> {
 }
 
 /// A step, as every request sees it. Nanoseconds.
-pub(crate) struct StepFacts {
-    pub(crate) planned_at: u64,
-    pub(crate) ended_at: u64,
+struct StepFacts {
+    planned_at: u64,
+    ended_at: u64,
     /// The policy's own time.
     schedule: u64,
     /// The rest of the step that was not the model.
     around_model: u64,
     contents: Contents,
-    pub(crate) room: Room,
+    room: Room,
 }
 
 /// Steps of the trace in which something happened to one request.
@@ -102,7 +102,8 @@ impl<'a> Account<'a> {
         let rooms = rooms(trace, &places, reservation);
         let facts = |(step, room)| StepFacts::new(step, room, &isolated);
         let steps: Vec<StepFacts> = trace.steps.iter().zip(rooms).map(facts).collect();
-        let shortage = Shortage::of(&steps);
+        let shortage =
+            Shortage::of(steps.iter().map(|step| (step.planned_at..step.ended_at, step.room)));
         let lives = lives(trace, &places);
         Some(Self { trace, places, isolated, steps, lives, reservation, shortage })
     }
