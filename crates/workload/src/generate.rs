@@ -44,9 +44,11 @@ pub fn generate(
     let mut sources = spec
         .classes
         .iter()
-        .map(|class| match spec.replays(&class.lengths) {
-            true => Ok(LengthSource::Replayed(replayed)),
-            false => LengthSource::new(class, files.of(&class.lengths), &mut lengths),
+        .map(|class| {
+            if spec.replays(&class.lengths) {
+                return Ok(LengthSource::Replayed(replayed));
+            }
+            LengthSource::new(class, files.of(&class.lengths), &mut lengths)
         })
         .collect::<Result<Vec<_>, _>>()?;
     let total_weight: f64 = spec.classes.iter().map(|class| class.weight).sum();

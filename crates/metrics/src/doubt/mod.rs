@@ -112,6 +112,13 @@ pub enum Doubt {
         /// By this share, as a mean over the policies.
         by: f64,
     },
+    /// Replicates served the same requests in virtual time, where nothing else varies.
+    RepeatedRequests {
+        /// Runs of a policy that are not another one again.
+        distinct: usize,
+        /// Runs of the policy.
+        of: usize,
+    },
     /// Deadlines were predicted for prompts outside the calibrated lengths.
     Extrapolated {
         /// Requests with such a prompt.
@@ -174,6 +181,7 @@ impl Doubt {
             Self::ObserverCost { share } => share,
             Self::CalibrationResiduals { residual } => residual,
             Self::FirstReplicateSlower { by } => by,
+            Self::RepeatedRequests { distinct, of } => (of - distinct) as f64,
             Self::Extrapolated { requests, .. } => requests as f64,
         }
     }
@@ -253,6 +261,7 @@ impl GatheredDoubts {
         let of_all = [
             repeated::too_few_requests(&self.runs, scoring),
             repeated::first_replicate_slower(&self.runs),
+            repeated::repeated_requests(&self.runs),
             repeated::calibration_residuals(&self.runs, scoring),
         ];
         self.raised(of_all.into_iter().flatten())

@@ -1,4 +1,5 @@
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use metron_trace::{EndStatus, Request, RequestId, Trace};
 
@@ -44,6 +45,8 @@ pub(super) struct Digest {
     /// Root mean square of the calibration's relative residuals.
     residual: Option<f64>,
     slowness: Option<f64>,
+    /// In virtual time, what makes a run another one.
+    identity: Option<u64>,
 }
 
 impl Digest {
@@ -64,6 +67,7 @@ impl Digest {
             has_deadlines: trace.requests.iter().any(|request| request.deadlines.is_some()),
             residual: calibration.map(|calibration| calibration.prefill.relative_residual),
             slowness: slowness(trace),
+            identity: trace.header.is_simulated().then(|| identity(&trace.requests)),
         }
     }
 
@@ -138,6 +142,28 @@ pub(super) fn first_replicate_slower(runs: &[Digest]) -> Option<Doubt> {
     let by = excesses.iter().sum::<f64>() / excesses.len() as f64;
     let everywhere = excesses.iter().all(|excess| *excess > 0.0);
     (everywhere && by > MOST_SLOWER).then_some(Doubt::FirstReplicateSlower { by })
+}
+
+/// Of the policy whose runs repeat each other most.
+pub(super) fn repeated_requests(runs: &[Digest]) -> Option<Doubt> {
+    let mut of_policy: BTreeMap<&str, Vec<u64>> = BTreeMap::new();
+    for run in runs {
+        of_policy.entry(&run.policy).or_default().push(run.identity?);
+    }
+    let counts = of_policy
+        .into_values()
+        .map(|identities| (identities.iter().collect::<BTreeSet<_>>().len(), identities.len()));
+    let (distinct, of) = counts.max_by_key(|(distinct, of)| of - distinct)?;
+    (distinct < of).then_some(Doubt::RepeatedRequests { distinct, of })
+}
+
+fn identity(requests: &[Request]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    for request in requests {
+        let lengths = (request.prompt_tokens, request.most_output_tokens());
+        (request.arrived_at.as_nanos(), lengths, request.class).hash(&mut hasher);
+    }
+    hasher.finish()
 }
 
 /// By what share a policy's first replicate is slower than the mean of its others; not above 0 if

@@ -59,6 +59,10 @@ impl Doubt {
                  their batches",
                 percent(by)
             ),
+            Self::RepeatedRequests { distinct, of } => format!(
+                "repeated requests: of a policy's {of} runs in virtual time {distinct} differ; \
+                 intervals and verdicts are of these requests, and not of others like them"
+            ),
             Self::Extrapolated { requests, prompt_tokens, range } => format!(
                 "extrapolated: deadlines of {requests} requests were predicted outside the \
                  calibrated {} to {} tokens, the farthest for {prompt_tokens}",
@@ -105,6 +109,10 @@ impl Doubt {
             }
             Self::FirstReplicateSlower { .. } => {
                 "Add replicates (--replicates), or run again: `metron score` of the others leaves it out."
+            }
+            Self::RepeatedRequests { .. } => {
+                "Lower --num-prompts, so that a recorded trace has a stretch for each replicate, or take \
+                 --replicates 1."
             }
             Self::Extrapolated { .. } => {
                 "Give --ttft-deadline as a duration, or calibrate with such prompts in the workload."

@@ -195,7 +195,7 @@ impl TraceWriter {
         if let Some(disk) = self.disk.take() {
             self.failed = join(disk).err();
         }
-        self.failed.clone().unwrap_or_else(|| StoreError::Writer { how: "ended before the run" })
+        self.failed.clone().unwrap_or(StoreError::Writer { how: "ended before the run" })
     }
 }
 
