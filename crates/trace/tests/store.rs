@@ -232,10 +232,10 @@ fn of_a_step_a_second(num_steps: u32) -> Trace {
 /// Cuts a table of a stored trace to a share of its bytes.
 fn cut(dir: &Path, table: &str, keep: f64) {
     let path = dir.join(format!("{table}.arrows"));
-    let bytes = fs::read(&path).unwrap();
+    let bytes = fs::read(&path).expect("it was written");
     #[expect(clippy::cast_sign_loss, reason = "a fraction of a length")]
     let len = (bytes.len() as f64 * keep) as usize;
-    fs::write(&path, &bytes[..len]).unwrap();
+    fs::write(&path, &bytes[..len]).expect("the disk has room");
 }
 
 /// As if the run had been killed while one of the tables was being written.
