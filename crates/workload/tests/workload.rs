@@ -210,8 +210,10 @@ fn recorded_lengths_come_in_an_order_of_the_replicates_own_and_start_over() {
 
 /// A trace of as many requests as asked, a second apart: request i has i prompt tokens.
 fn replay(rows: u32, num_prompts: u32) -> (tempfile::NamedTempFile, WorkloadSpec) {
-    let lines: String = (1..=rows).map(|i| format!("{i},{i},1\n")).collect();
-    let file = file(format!("arrived_at,prompt_tokens,output_tokens\n{lines}").as_bytes());
+    let header = "arrived_at,prompt_tokens,output_tokens".to_owned();
+    let lines = (1..=rows).map(|i| format!("{i},{i},1"));
+    let text: Vec<String> = std::iter::once(header).chain(lines).collect();
+    let file = file(text.join("\n").as_bytes());
     let path = || file.path().to_owned();
     let mut spec = with_lengths(Lengths::Recorded { path: path() });
     spec.num_prompts = num_prompts;

@@ -77,7 +77,7 @@ fn check_preemption_alone(wake: Wake, later: Timestamp) {
         one_at_a_time(plan, requests)
     });
     let mut record = Record::default();
-    run(&mut cautious, vec![submission(0, 0, 4, 2)], None, &mut record).unwrap();
+    run(&mut cautious, vec![submission(0, 0, 4, 2)], None, &mut record).expect("it serves");
     let preempted = record.steps.iter().map(|step| step.preemptions.len());
     assert_eq!(preempted.collect::<Vec<_>>(), [0, 1], "the step that follows has the preemption");
     assert!(record.steps[1].planned_at < later, "nobody waited");
