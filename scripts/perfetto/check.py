@@ -43,6 +43,11 @@ def nanoseconds(microseconds):
     return round(microseconds * 1000)
 
 
+def number(value):
+    """To twelve digits, as the trace processor's reader of decimals is off by the last bit at times."""
+    return float(f"{value:.12g}") if isinstance(value, float) else value
+
+
 class Exported:
     """What a file of trace events says, as the rows that the trace processor should have."""
 
@@ -68,7 +73,7 @@ class Exported:
         for key, value in event["args"].items():
             track = f"{event['name']} {key}"
             at = nanoseconds(event["ts"])
-            self.counters[self.groups[event["pid"]], track, at, value] += 1
+            self.counters[self.groups[event["pid"]], track, at, number(value)] += 1
 
     def read_b(self, event):
         self.open[event["id2"]["local"]].append(event)
@@ -89,7 +94,7 @@ class Exported:
         at = nanoseconds(event["ts"])
         self.slices[self.groups[event["pid"]], track, event["name"], at, took, depth] += 1
         for key, value in event.get("args", {}).items():
-            self.arguments[event["name"], at, key, value] += 1
+            self.arguments[event["name"], at, key, number(value)] += 1
 
     def differences(self, viewer):
         """Of each kind of row: those that only one side has."""
@@ -99,7 +104,7 @@ class Exported:
             "arguments": (self.arguments, ARGUMENTS),
         }
         for kind, (exported, sql) in kinds.items():
-            read = Counter(map(tuple, viewer.query(sql)))
+            read = Counter(tuple(map(number, row)) for row in viewer.query(sql))
             yield kind, exported - read, read - exported
 
 

@@ -256,9 +256,7 @@ impl ModelSection {
             self.dummy_weights = *format == LoadFormatArg::Dummy;
         }
     }
-}
 
-impl ModelSection {
     /// The options that say other than the defaults.
     pub(crate) fn given(&self) -> Vec<&'static str> {
         let options = [

@@ -99,14 +99,14 @@ pub enum EngineError {
     },
     /// The policy would wait for ever.
     #[error(
-        "policy `{policy}` is stalled in step {step}: it planned nothing and {}, though {waiting} requests \
-         wait, {running} are running, nothing is in flight and {free_blocks} of {num_blocks} KV \
-         blocks are free{}",
+        "policy `{policy}` is stalled in step {step}: it planned nothing and {}, though \
+         nothing is in flight (waiting: {waiting}, running: {running}, free KV blocks: \
+         {free_blocks} of {num_blocks}){}",
         match wake {
             Wake::OnEvent => "set no time to wake",
             Wake::At(_) => "asked to be woken at a time that has passed",
         },
-        refused.map(|r| format!(" (last refusal: {r})")).unwrap_or_default()
+        refused.map(|r| format!("; last refusal: {r}")).unwrap_or_default()
     )]
     Stalled {
         /// The policy.

@@ -233,9 +233,9 @@ impl Task<'_> {
         for (values, (head, offset)) in values[..len].iter_mut().zip(self.places(first)) {
             *values = self.layer.values[head + offset * shape.head_dim..].as_ptr();
         }
-        let next_keys = self.keys(first + TILE, self.positions());
         if shape.block_size.is_multiple_of(WIDTH) {
             let keys = self.keys(first, end);
+            let next_keys = self.keys(first + TILE, self.positions());
             return Tile { keys, key_stride: shape.block_size, next_keys, values, len };
         }
         let vector_len = shape.head_dim * WIDTH;
@@ -248,6 +248,7 @@ impl Task<'_> {
             }
         }
         let keys = std::array::from_fn(|vector| gathered[vector * vector_len..].as_ptr());
+        let next_keys = [std::ptr::null(); VECTORS];
         Tile { keys, key_stride: WIDTH, next_keys, values, len }
     }
 

@@ -200,10 +200,6 @@ impl ModelConfig {
     /// Refuses shapes that can't run.
     pub fn check(&self) -> Result<(), ConfigError> {
         self.family()?;
-        if let Some(Quantisation { quant_method }) = &self.quantization_config {
-            let method = quant_method.clone().unwrap_or_else(|| "no method named".to_owned());
-            return Err(ConfigError::Quantised { method });
-        }
         self.check_sizes()?;
         self.check_heads()?;
         self.check_rope()?;
@@ -217,6 +213,17 @@ impl ModelConfig {
             check("sliding_window", window, whole, "at least max_position_embeddings, or unused")?;
         }
         Ok(())
+    }
+
+    /// Refuses weights that a repository says are quantised.
+    pub(crate) fn check_weights(&self) -> Result<(), ConfigError> {
+        match &self.quantization_config {
+            None => Ok(()),
+            Some(Quantisation { quant_method }) => {
+                let method = quant_method.clone().unwrap_or_else(|| "no method named".to_owned());
+                Err(ConfigError::Quantised { method })
+            }
+        }
     }
 
     fn check_sizes(&self) -> Result<(), ConfigError> {

@@ -244,6 +244,8 @@ impl Source {
             }
             WeightFiles::Safetensors(paths) => {
                 let (config, eos_ids) = (read_config(files)?, eos_ids(files)?);
+                let refused = |cause| LoadError::Config { source_name: files.id.clone(), cause };
+                config.check_weights().map_err(refused)?;
                 Ok(Self { config, eos_ids, weights: Box::new(SafetensorsWeights::open(paths)?) })
             }
             WeightFiles::Dummy => {

@@ -27,6 +27,7 @@ fn free_host_memory() -> u64 {
 
 /// A control group is charged for the pages of files that it has read as well (the weights that were
 /// just downloaded, say), and gives these back when it needs them: taken is what processes hold.
+/// Files in memory (`/dev/shm`) are taken as well, and not told apart from the others here.
 fn free_within(available: u64, group: Option<CGroupLimits>) -> u64 {
     let left = group.map_or(u64::MAX, |group| group.total_memory.saturating_sub(group.rss));
     available.min(left)
@@ -56,13 +57,19 @@ pub(crate) fn check_loads(
     Err(LoadError::TooLarge { model, dtype: dtype.to_string(), bytes, free, advice })
 }
 
-/// What loading takes at least: the weights, and on the CPU the largest tensor in f32, through which
-/// each passes on its way into the kernel's layout.
+/// What loading takes at least: the weights, and on the CPU what passes in f32 into the kernel's
+/// layout. The tables of tokens do so first, while there is nothing else, and then the layers, whose
+/// largest matrix is gate and up in one.
 fn bytes_to_load(config: &ModelConfig, dtype: Dtype, device: &Device) -> u64 {
-    let numbers = |shape: &Vec<usize>| shape.iter().map(|n| *n as u64).product::<u64>();
-    let largest = config.tensors().values().map(numbers).max().unwrap_or_default();
-    let passing = if device.is_cpu() { Dtype::F32.bytes_of(largest) } else { 0 };
-    dtype.bytes_of(config.parameters()).saturating_add(passing)
+    let weights = dtype.bytes_of(config.parameters());
+    if !device.is_cpu() {
+        return weights;
+    }
+    let matrix = |rows: usize| rows as u64 * config.hidden_size as u64;
+    let (table, gate_up) = (matrix(config.vocab_size), matrix(2 * config.intermediate_size));
+    let tables = if config.tie_word_embeddings { table } else { 2 * table };
+    let at_first = dtype.bytes_of(tables) + Dtype::F32.bytes_of(table);
+    at_first.max(weights.saturating_add(Dtype::F32.bytes_of(gate_up)))
 }
 
 #[cfg(test)]
@@ -97,9 +104,9 @@ mod tests {
             check(Dtype::Q8_0, 8).unwrap_err(),
         ];
         insta::assert_snapshot!(refusals.join("\n"), @r"
-        llama-3.1-8b-instruct takes 32637 MiB to load in f32, but only 24576 MiB are free; --dtype bf16 takes 17320 MiB
-        llama-3.1-8b-instruct takes 32637 MiB to load in f32, but only 12288 MiB are free; --dtype q8_0 takes 10619 MiB
-        llama-3.1-8b-instruct takes 10619 MiB to load in q8_0, but only 8192 MiB are free; the narrowest, --dtype q8_0, takes 10619 MiB: take a smaller model
+        llama-3.1-8b-instruct takes 31081 MiB to load in f32, but only 24576 MiB are free; --dtype bf16 takes 15764 MiB
+        llama-3.1-8b-instruct takes 31081 MiB to load in f32, but only 12288 MiB are free; --dtype q8_0 takes 9063 MiB
+        llama-3.1-8b-instruct takes 9063 MiB to load in q8_0, but only 8192 MiB are free; the narrowest, --dtype q8_0, takes 9063 MiB: take a smaller model
         ");
     }
 }

@@ -19,6 +19,8 @@ const LEVELS: [f64; 3] = [0.5, 0.75, 0.9];
 const WORST: f64 = 20.0;
 /// Fewer values than this on the scarcer side of a level do not show whether they come together.
 const LEAST_BEYOND: usize = 5;
+/// Fewer values than this have no such level.
+pub(crate) const LEAST_TO_VARY: usize = 2 * LEAST_BEYOND;
 
 /// A value of an objective.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -38,7 +40,7 @@ pub(crate) struct Runs<'a>(pub(crate) Vec<&'a [Value]>);
 enum Cut {
     /// So many runs in each.
     Runs(usize),
-    /// Every run divided, into at least so many units of all.
+    /// Every run divided, such that there are so many units of all, or somewhat fewer.
     Batches(usize),
 }
 

@@ -1,3 +1,5 @@
+use std::hash::{DefaultHasher, Hash, Hasher};
+
 use metron_trace::{Request, Trace};
 
 use crate::comparison::RunOf;
@@ -83,6 +85,17 @@ fn have_the_same_requests(a: &Trace, b: &Trace) -> bool {
             && (a.arrived_at == b.arrived_at || !have_arrivals)
     };
     a.requests.len() == b.requests.len() && a.requests.iter().zip(&b.requests).all(alike)
+}
+
+/// What makes a policy's run another one in virtual time, where nothing but the requests varies;
+/// `None` on a machine.
+pub(crate) fn identity_in_virtual_time(trace: &Trace) -> Option<u64> {
+    let mut hasher = DefaultHasher::new();
+    for request in &trace.requests {
+        let lengths = (request.prompt_tokens, request.most_output_tokens());
+        (request.arrived_at.as_nanos(), lengths, request.class).hash(&mut hasher);
+    }
+    trace.header.is_simulated().then(|| hasher.finish())
 }
 
 /// Whether arrivals are the workload's own: in a closed loop they come when the policy lets them,

@@ -327,14 +327,14 @@ impl Scored {
 
     /// How late the token was that was the farthest behind its place in a stream without a miss, in
     /// seconds; below 0 if all were early. It varies where the fluidity-index is 1 for all. `None`
-    /// without deadlines or tokens.
+    /// without deadlines, or tokens that have one.
     pub(crate) fn worst_lateness(&self, rule: &FluidityRule) -> Option<f64> {
         let deadlines = self.deadlines?;
         let (mut late, mut worst) = (0, None);
         for (token, gap) in self.gaps.iter().enumerate() {
             let allowed = match token {
                 0 if rule.with_first_token => i128::from(deadlines.first_ns),
-                0 => i128::from(*gap),
+                0 => continue,
                 _ => i128::from(deadlines.next_ns),
             };
             late += i128::from(*gap) - allowed;

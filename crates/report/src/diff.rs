@@ -118,8 +118,8 @@ impl Diff<'_> {
         let _ = write!(text, "\n{}", columns(&rows));
         if inputs.iter().any(|input| input.name.starts_with("scoring")) {
             text.push_str(
-                "\nEach was scored as its run was, and metrics whose definitions differ are left out. \
-                 Both are scored alike with --ttft-deadline, --tbt-deadline, --rule, \
+                "\nEach was scored as its run was, its fluidity by its own deadlines; stalls, fluid requests, \
+                 goodput and objectives whose limits differ are left out. Both are scored alike with --ttft-deadline, --tbt-deadline, --rule, \
                  --without-first-token, --fluid-index, --fluid-share, --max-slack, --stall-limit, \
                  --goodput and --objective.\n",
             );

@@ -76,6 +76,10 @@ fn undecided_note(judged: &Judged) -> String {
             "which hardly differ, so that only runs count",
             "more replicates (--replicates) decide it",
         ),
+        Basis::TooFew => (
+            "too few to show how they depend on each other",
+            "more requests or replicates (--num-prompts, --replicates) decide it",
+        ),
         Basis::Values | Basis::CutShort => (
             &*format!("that are worth {effective:.0} independent ones"),
             "more requests or replicates decide it",

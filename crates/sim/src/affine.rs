@@ -186,8 +186,8 @@ impl CostFile {
         let is_ascending = first.first() != Some(&Some(0)) && first.is_sorted_by(|a, b| a < b);
         if last.is_some() || first.iter().any(Option::is_none) || !is_ascending {
             return Err(
-                "its pieces must have ascending `up_to_tokens`, from 1, all but the last, \
-                        which has none"
+                "every piece but the last needs `up_to_tokens`, at least 1 and ascending; \
+                        the last has none"
                     .to_owned(),
             );
         }

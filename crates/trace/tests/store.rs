@@ -204,29 +204,67 @@ proptest! {
     }
 }
 
-/// A measured run of one request: a step and a token each second, so that each is flushed.
-fn of_a_step_a_second(num_steps: u32) -> Trace {
+/// A measured run: a request, a step, its token and the end of the request each second, so that each
+/// is flushed.
+fn of_a_step_a_second() -> Trace {
     let at = |second: u32| Timestamp::ZERO + Duration::from_secs(u64::from(second));
-    let request = RequestId(0);
+    let request = |id: u32| Request {
+        id: RequestId(id),
+        arrived_at: at(id),
+        prompt_tokens: 1,
+        output_tokens: Some(1),
+        max_tokens: 1,
+        class: 0,
+        priority: 0,
+        deadlines: None,
+        sampling: Sampling::GREEDY,
+    };
     let step = |index: u32| StepRecord {
         index: u64::from(index),
         planned_at: at(index),
         started_at: at(index),
         ended_at: at(index + 1),
-        work: vec![Work { request, context: index, tokens: 1, kind: WorkKind::Decode }],
+        work: vec![Work {
+            request: RequestId(index),
+            context: 0,
+            tokens: 1,
+            kind: WorkKind::Prefill,
+        }],
         ..StepRecord::default()
     };
-    let token = |index: u32| {
-        let (step, at) = (Some(u64::from(index)), at(index + 1));
-        Token { request, index, step, id: None, at }
+    let token = |index: u32| Token {
+        request: RequestId(index),
+        index: 0,
+        step: Some(u64::from(index)),
+        id: None,
+        at: at(index + 1),
+    };
+    let end = |id: u32| RequestEnd {
+        request: RequestId(id),
+        status: EndStatus::Finished,
+        ended_at: at(id + 1),
     };
     Trace {
         header: Header { origin: Origin::Measured, ..header() },
-        requests: Vec::new(),
-        steps: (0..num_steps).map(step).collect(),
-        tokens: (0..num_steps).map(token).collect(),
-        ends: Vec::new(),
+        requests: (0..SECONDS).map(request).collect(),
+        steps: (0..SECONDS).map(step).collect(),
+        tokens: (0..SECONDS).map(token).collect(),
+        ends: (0..SECONDS).map(end).collect(),
     }
+}
+
+const SECONDS: u32 = 40;
+
+/// Writes such a run second by second.
+fn write_as_it_runs(trace: &Trace, dir: &Path) {
+    let mut writer = TraceWriter::create(dir, &trace.header).expect("the directory is new");
+    for second in 0..SECONDS as usize {
+        writer.append_request(&trace.requests[second]).expect("the disk has room");
+        let tokens = &trace.tokens[second..=second];
+        writer.append_step(&trace.steps[second], tokens).expect("the disk has room");
+        writer.append_end(&trace.ends[second]).expect("the disk has room");
+    }
+    writer.finish().expect("the disk has room");
 }
 
 /// Cuts a table of a stored trace to a share of its bytes.
@@ -241,42 +279,44 @@ fn cut(dir: &Path, table: &str, keep: f64) {
 /// As if the run had been killed while one of the tables was being written.
 #[test]
 fn a_table_that_is_cut_off_keeps_its_whole_batches() {
-    let trace = of_a_step_a_second(40);
-    for table in ["steps", "work", "tokens"] {
-        let mut kept = Vec::new();
-        for keep in [0.0, 0.3, 0.6, 0.99] {
-            let dir = tempfile::tempdir().unwrap();
-            write(&trace, dir.path());
-            cut(dir.path(), table, keep);
-            let (read, missing) = TraceReader::read(dir.path()).unwrap();
-            let Some(Missing::Tail { path, rows_read }) = missing.first() else {
-                panic!("nothing is missing of {table}")
-            };
-            assert_eq!(*path, dir.path().join(format!("{table}.arrows")));
-            let steps = if table == "steps" { *rows_read } else { 40 };
-            let tokens = if table == "work" { 40 } else { *rows_read };
-            assert_eq!(read.tokens, trace.tokens[..tokens]);
-            assert_eq!(read.steps.len(), steps);
-            for (read, written) in read.steps.iter().zip(&trace.steps) {
-                let work = if table == "work" { read.work.clone() } else { written.work.clone() };
-                assert_eq!(*read, StepRecord { work, ..written.clone() });
-            }
-            let with_work = read.steps.iter().filter(|step| !step.work.is_empty()).count();
-            assert_eq!(with_work, if table == "tokens" { 40 } else { *rows_read });
-            kept.push(*rows_read);
-        }
-        assert!(kept[0] == 0 && kept.is_sorted_by(|a, b| a < b), "{table}: {kept:?}");
+    let trace = of_a_step_a_second();
+    for table in ["requests", "steps", "work", "tokens", "ends"] {
+        let kept = [0.0, 0.3, 0.6, 0.99].map(|keep| check_cut(&trace, table, keep));
+        let is_more = kept[0] == 0 && kept[1] > 0 && kept[3] > kept[1];
+        assert!(is_more && kept.is_sorted(), "{table}: {kept:?}");
     }
+}
+
+/// Rows of the table that are whole: they are read, and everything that belongs to them.
+fn check_cut(trace: &Trace, table: &str, keep: f64) -> usize {
+    let dir = tempfile::tempdir().expect("a directory for the test");
+    write_as_it_runs(trace, dir.path());
+    cut(dir.path(), table, keep);
+    let (read, missing) = TraceReader::read(dir.path()).expect("the rest is whole");
+    let Some(Missing::Tail { path, rows_read }) = missing.first() else {
+        panic!("nothing is missing of {table}")
+    };
+    assert_eq!(*path, dir.path().join(format!("{table}.arrows")));
+    let rows = |of: &str| if table == of { *rows_read } else { SECONDS as usize };
+    assert_eq!(read.requests, trace.requests[..rows("requests")]);
+    assert_eq!(read.tokens, trace.tokens[..rows("tokens").min(rows("steps"))]);
+    assert_eq!(read.ends, trace.ends[..rows("ends")]);
+    let mut steps = trace.steps[..rows("steps")].to_vec();
+    for step in steps.iter_mut().skip(rows("work")) {
+        step.work.clear();
+    }
+    assert_eq!(read.steps, steps);
+    *rows_read
 }
 
 /// Tokens are written before the records of their steps.
 #[test]
 fn tokens_whose_steps_were_not_written_any_more_are_left_out_and_told() {
-    let dir = tempfile::tempdir().unwrap();
-    write(&of_a_step_a_second(40), dir.path());
+    let dir = tempfile::tempdir().expect("a directory for the test");
+    write_as_it_runs(&of_a_step_a_second(), dir.path());
     cut(dir.path(), "steps", 0.5);
-    let (read, missing) = TraceReader::read(dir.path()).unwrap();
-    let tokens = 40 - read.steps.len();
+    let (read, missing) = TraceReader::read(dir.path()).expect("the rest is whole");
+    let tokens = SECONDS as usize - read.steps.len();
     assert!((5..35).contains(&tokens), "{tokens}");
     assert_eq!(missing[1..], [Missing::StepRecords { tokens }]);
     assert!(read.tokens.iter().all(|token| token.step < Some(read.steps.len() as u64)));

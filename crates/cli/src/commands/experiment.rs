@@ -82,9 +82,10 @@ impl Session<'_> {
             return Ok(());
         }
         let error = anyhow::anyhow!(
-            "{} can't be honoured in virtual time, where no model computes; leave them out (of an \
+            "{} can't be honoured in virtual time, where no model computes; leave {} out (of an \
              experiment file too)",
-            unheard.join(", ")
+            unheard.join(", "),
+            if unheard.len() == 1 { "it" } else { "them" }
         );
         Err(Failure { kind: Kind::Usage, error })
     }

@@ -73,6 +73,9 @@ impl<'a> Bench<'a> {
     }
 
     /// The saved trace of a policy's run, if there is one and it is whole.
+    ///
+    /// # Errors
+    /// If it is of other options: it is not replaced.
     fn saved(
         &mut self,
         contestant: &Contestant,
@@ -84,9 +87,12 @@ impl<'a> Bench<'a> {
             return Ok(None);
         };
         let (trace, missing) = TraceReader::read(&place)?;
-        let is_its_own = trace.header.policy == contestant.info;
-        if !missing.is_empty() || !is_its_own {
+        if !missing.is_empty() {
             return Ok(None);
+        }
+        if trace.header.policy != contestant.info {
+            let label = trace.header.policy.label;
+            return Err(LabError::AnothersTrace { place, label });
         }
         self.saved += 1;
         Ok(Some(trace))
@@ -113,21 +119,13 @@ impl<'a> Bench<'a> {
         if run.end == RunEnd::Stopped {
             return Err(LabError::Interrupted);
         }
-        self.keep(&run.dir, contestant, &self.place(contestant, rate, replicate))?;
+        self.keep(&run.dir, &self.place(contestant, rate, replicate))?;
         self.runs += 1;
         Ok(run.trace)
     }
 
-    /// Moves a trace that is whole to its place, where another may be that is cut off; one that is
-    /// whole is of other options, and not replaced.
-    fn keep(&self, trace: &Path, contestant: &Contestant, place: &Path) -> Result<(), LabError> {
-        if place.exists() {
-            let (old, missing) = TraceReader::read(place)?;
-            if missing.is_empty() && old.header.policy != contestant.info {
-                let label = old.header.policy.label;
-                return Err(LabError::AnothersTrace { place: place.to_owned(), label });
-            }
-        }
+    /// Moves a trace that is whole to its place, where another may be that is cut off.
+    fn keep(&self, trace: &Path, place: &Path) -> Result<(), LabError> {
         let moved = || {
             if place.exists() {
                 fs::remove_dir_all(place)?;

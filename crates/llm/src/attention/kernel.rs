@@ -71,7 +71,7 @@ pub(super) struct Tile {
     /// For each vector of positions: `head_dim` vectors of 16 keys, `key_stride` floats apart.
     pub(super) keys: [*const f32; VECTORS],
     pub(super) key_stride: usize,
-    /// As `keys`, of the tile after this one: null where it has none.
+    /// As `keys`, of the tile after this one, to be asked for ahead; null where there is none.
     pub(super) next_keys: [*const f32; VECTORS],
     /// The `head_dim` values of each position that is there.
     pub(super) values: [*const f32; TILE],
@@ -137,7 +137,9 @@ unsafe fn score_vectors<L: Lanes, const N: usize>(
     }
 }
 
-/// Scores of `N` rows over `V` vectors of positions, with all sums in registers.
+/// Scores of `N` rows over `V` vectors of positions, with all sums in registers. Those of the task's
+/// first rows, `ahead` of the others, ask for the values of the positions meanwhile: 16 positions in
+/// succession, which lie one after the other.
 ///
 /// # Safety
 /// The machine has the lanes' instructions; rows, and the tile's pointers, are there.
@@ -293,7 +295,9 @@ unsafe fn add_to_rows<L: Lanes, const N: usize>(
     }
 }
 
-/// `N` rows times `W * 16` columns from `column` on, with all sums in registers.
+/// `N` rows times `W * 16` columns from `column` on, with all sums in registers. Those of the task's
+/// first rows, `ahead` of the others, ask for the next tile's keys meanwhile, as many at each position
+/// that all have been asked for at the end.
 ///
 /// # Safety
 /// The machine has the lanes' instructions; rows, and the tile's pointers, are there.

@@ -82,7 +82,7 @@ fn on_every_kind_of_lanes(plan: &ForwardPlan, queries: &[f32], layer: &KvLayer) 
         #[cfg(target_arch = "x86_64")]
         {
             use std::arch::is_x86_feature_detected as has;
-            if has!("avx2") && has!("fma") {
+            if crate::simd::has_avx2() {
                 outputs.push(attend_with::<crate::simd::Avx2>(plan, queries, layer));
             }
             if has!("avx512f") {

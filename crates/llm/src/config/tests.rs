@@ -59,12 +59,17 @@ fn a_shape_that_cannot_run_is_refused_by_name() {
         refusal(|c| c.hidden_act = "gelu".to_owned()),
         refusal(|c| c.attention_bias = true),
         refusal(|c| c.sliding_window = Some(128)),
-        refusal(|c| {
-            let config = r#"{"quant_method": "fp8", "activation_scheme": "dynamic"}"#;
-            c.quantization_config = serde_json::from_str(config).unwrap();
-        }),
     ];
     insta::assert_snapshot!(refusals.join("\n"));
+}
+
+#[test]
+fn weights_that_are_said_to_be_quantised_are_refused_and_their_shape_is_not() {
+    let mut config = small();
+    let quantised = r#"{"quant_method": "fp8", "activation_scheme": "dynamic"}"#;
+    config.quantization_config = serde_json::from_str(quantised).unwrap();
+    assert_eq!(config.check(), Ok(()));
+    insta::assert_snapshot!(config.check_weights().unwrap_err());
 }
 
 #[test]

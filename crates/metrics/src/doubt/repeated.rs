@@ -1,10 +1,10 @@
 use std::collections::{BTreeMap, BTreeSet};
-use std::hash::{DefaultHasher, Hash, Hasher};
 
 use metron_trace::{EndStatus, Request, RequestId, Trace};
 
 use super::Doubt;
 use crate::comparison::RunOf;
+use crate::identity::identity_in_virtual_time;
 use crate::objective::Bounded;
 use crate::percentile::supports;
 use crate::summary::Scoring;
@@ -67,7 +67,7 @@ impl Digest {
             has_deadlines: trace.requests.iter().any(|request| request.deadlines.is_some()),
             residual: calibration.map(|calibration| calibration.prefill.relative_residual),
             slowness: slowness(trace),
-            identity: trace.header.is_simulated().then(|| identity(&trace.requests)),
+            identity: identity_in_virtual_time(trace),
         }
     }
 
@@ -155,15 +155,6 @@ pub(super) fn repeated_requests(runs: &[Digest]) -> Option<Doubt> {
         .map(|identities| (identities.iter().collect::<BTreeSet<_>>().len(), identities.len()));
     let (distinct, of) = counts.max_by_key(|(distinct, of)| of - distinct)?;
     (distinct < of).then_some(Doubt::RepeatedRequests { distinct, of })
-}
-
-fn identity(requests: &[Request]) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    for request in requests {
-        let lengths = (request.prompt_tokens, request.most_output_tokens());
-        (request.arrived_at.as_nanos(), lengths, request.class).hash(&mut hasher);
-    }
-    hasher.finish()
 }
 
 /// By what share a policy's first replicate is slower than the mean of its others; not above 0 if

@@ -60,8 +60,8 @@ impl Doubt {
                 percent(by)
             ),
             Self::RepeatedRequests { distinct, of } => format!(
-                "repeated requests: of a policy's {of} runs in virtual time {distinct} differ; \
-                 intervals and verdicts are of these requests, and not of others like them"
+                "repeated requests: only {distinct} of a policy's {of} runs in virtual time are different \
+                 ones; intervals and verdicts are about these requests, not others like them"
             ),
             Self::Extrapolated { requests, prompt_tokens, range } => format!(
                 "extrapolated: deadlines of {requests} requests were predicted outside the \
@@ -111,8 +111,8 @@ impl Doubt {
                 "Add replicates (--replicates), or run again: `metron score` of the others leaves it out."
             }
             Self::RepeatedRequests { .. } => {
-                "Lower --num-prompts, so that a recorded trace has a stretch for each replicate, or take \
-                 --replicates 1."
+                "Vary arrivals or lengths (--request-rate, --random-range-ratio), or take --replicates 1; of \
+                 a recorded trace lower --num-prompts, so that each replicate has a stretch of its own."
             }
             Self::Extrapolated { .. } => {
                 "Give --ttft-deadline as a duration, or calibrate with such prompts in the workload."

@@ -1,6 +1,8 @@
 //! Objectives, judged by hand-made runs.
 
-use metron_metrics::{Basis, Judged, ObjectiveVerdict, Objectives, Scoring, judge_objectives};
+use metron_metrics::{
+    Basis, FluidityRule, Judged, ObjectiveVerdict, Objectives, Scoring, judge_objectives,
+};
 use metron_trace::{
     EndStatus, Origin, Trace,
     WorkKind::{Decode, Prefill},
@@ -32,10 +34,26 @@ fn prefills(ttft_ms: impl IntoIterator<Item = u64>) -> Trace {
     made
 }
 
+/// On a machine, where runs of the same requests are others.
+fn measured(mut trace: Trace) -> Trace {
+    trace.header.origin = Origin::Measured;
+    trace
+}
+
+/// Nothing else varies there: two of them say no more than one.
+#[test]
+fn runs_in_virtual_time_that_are_one_count_once() {
+    let run = prefills((0..300).map(|id| id * 7919 % 1009));
+    let text = "ttft <= 500 ms for 45%";
+    assert_eq!(judged(&[&run; 10], &[text]), judged(&[&run], &[text]));
+    let run = measured(run);
+    assert_eq!(judged(&[&run; 10], &[text]).remove(0).n, 3000);
+}
+
 /// How they depend on each other can't be seen, so only runs count.
 #[test]
 fn requests_that_do_not_vary_are_worth_no_more_than_their_runs() {
-    let run = prefills(vec![5; 2000]);
+    let run = measured(prefills(vec![5; 2000]));
     let of_runs = |runs: usize, text: &str| judged(&vec![&run; runs], &[text]).remove(0);
     let alone = of_runs(1, "ttft <= 5 ms for 99%");
     assert_eq!((alone.verdict, alone.basis), (ObjectiveVerdict::Undecided, Basis::NothingVaries));
@@ -63,6 +81,32 @@ fn an_index_that_does_not_vary_is_judged_by_the_lateness_below_it() {
         (scattered.verdict, together.verdict),
         (ObjectiveVerdict::Pass, ObjectiveVerdict::Undecided)
     );
+}
+
+/// Its lateness is that of the tokens that have a deadline.
+#[test]
+fn an_index_without_the_first_token_is_judged_by_the_lateness_of_the_others() {
+    let mut run = trace();
+    for id in 0..500_u32 {
+        let at = u64::from(id) * 40;
+        let next = at + 6 + u64::from(id) * 7919 % 9;
+        run = run
+            .arrives(at, 10)
+            .step(at, at + 5, &[work(id, Prefill, 10)], &[id])
+            .step(at + 5, next, &[work(id, Decode, 1)], &[id])
+            .ends(id, EndStatus::Finished, next);
+    }
+    let objectives = Objectives::new(vec!["fluidity_index >= 0.9 for 90%".parse().unwrap()]);
+    let fluidity = FluidityRule { with_first_token: false, ..FluidityRule::default() };
+    let scoring = Scoring { objectives: objectives.unwrap(), fluidity, ..scoring() };
+    let judged = judge_objectives(&[&run], &scoring).remove(0);
+    assert_eq!((judged.verdict, judged.basis), (ObjectiveVerdict::Pass, Basis::Values));
+}
+
+#[test]
+fn values_too_few_to_show_how_they_depend_are_said_to_be_too_few() {
+    let few = one(&prefills((0..9).map(|id| 1 + id)), "ttft <= 20 ms for 50%");
+    assert_eq!((few.verdict, few.basis), (ObjectiveVerdict::Undecided, Basis::TooFew));
 }
 
 /// Ctrl-C after half of a run: what was in progress is no failure, and nothing is decided.
@@ -128,7 +172,7 @@ fn violations_that_come_together_say_less() {
 #[test]
 fn runs_are_the_units_where_there_are_enough() {
     let runs: Vec<Trace> =
-        (0..10).map(|run| prefills(vec![if run == 0 { 9 } else { 5 }; 100])).collect();
+        (0..10).map(|run| measured(prefills(vec![if run == 0 { 9 } else { 5 }; 100]))).collect();
     let runs: Vec<&Trace> = runs.iter().collect();
     let judged = judged(&runs, &["ttft <= 8 ms for 85%"]).remove(0);
     assert_eq!(

@@ -21,7 +21,7 @@ fn a_policy_that_waits_for_ever_is_named() {
     check_error(
         |_, _| Ok(Wake::OnEvent),
         "policy `mine` is stalled in step 0: it planned nothing and set no time to wake, though \
-         1 requests wait, 0 are running, nothing is in flight and 16 of 16 KV blocks are free",
+         nothing is in flight (waiting: 1, running: 0, free KV blocks: 16 of 16)",
     );
 }
 
@@ -30,7 +30,7 @@ fn a_wake_that_has_passed_is_a_stall() {
     check_error(
         |plan, _| Ok(Wake::At(plan.now())),
         "policy `mine` is stalled in step 0: it planned nothing and asked to be woken at a time \
-         that has passed, though 1 requests wait, 0 are running, nothing is in flight and 16 of 16 KV blocks are free",
+         that has passed, though nothing is in flight (waiting: 1, running: 0, free KV blocks: 16 of 16)",
     );
 }
 
@@ -42,9 +42,8 @@ fn a_stall_names_what_was_refused_last() {
             Ok(Wake::OnEvent)
         },
         "policy `mine` is stalled in step 0: it planned nothing and set no time to wake, though \
-         1 requests wait, 0 are running, nothing is in flight and 16 of 16 KV blocks are free \
-         (last refusal: request 0 needs 10 more KV blocks with 10 to be left free, but only 16 \
-         are free)",
+         nothing is in flight (waiting: 1, running: 0, free KV blocks: 16 of 16); last refusal: \
+         request 0 needs 10 more KV blocks with 10 to be left free, but only 16 are free",
     );
 }
 

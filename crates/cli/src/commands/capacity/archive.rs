@@ -2,6 +2,7 @@ use std::path::{Path, PathBuf};
 
 use metron_lab::Calibrated;
 use metron_metrics::Objectives;
+use metron_schedulers::PolicySpec;
 use metron_sim::CostFile;
 
 use crate::exit::{Failure, Kind, OrFail};
@@ -85,6 +86,7 @@ impl Archive {
             let saved = std::fs::read_to_string(self.path(EXPERIMENT)).or_fail(Kind::Input)?;
             let saved: Experiment = toml::from_str(&saved).or_fail(Kind::Input)?;
             self.check_same(&saved, experiment)?;
+            self.check_policies(&saved, experiment)?;
         } else {
             let calibrated = serde_json::to_string(calibrated).or_fail(Kind::Internal)?;
             self.dir.write(CALIBRATION, &calibrated)?;
@@ -100,6 +102,20 @@ impl Archive {
         }
         let error = anyhow::anyhow!(
             "the cost model is another than that of the runs in {}; name another directory",
+            self.dir.path.display()
+        );
+        Err(Failure { kind: Kind::Usage, error })
+    }
+
+    /// A policy of other options under the same label would take the place of the first.
+    fn check_policies(&self, saved: &Experiment, asked: &Experiment) -> Result<(), Failure> {
+        let is_another = |asked: &&PolicySpec| {
+            saved.schedulers.iter().any(|old| old.label() == asked.label() && old != *asked)
+        };
+        let Some(policy) = asked.schedulers.iter().find(is_another) else { return Ok(()) };
+        let error = anyhow::anyhow!(
+            "`{}` has other options in {}; give it another label, or name another directory",
+            policy.label(),
             self.dir.path.display()
         );
         Err(Failure { kind: Kind::Usage, error })
