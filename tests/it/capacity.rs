@@ -115,6 +115,28 @@ fn a_search_that_goes_on_keeps_its_probability() {
     assert!(error.contains("`probability = 0.8` there, `probability = 0.5` here"), "{error}");
 }
 
+#[test]
+fn other_options_under_a_label_are_refused_before_anything_is_written() {
+    let dir = temporary();
+    let search = |token_budget: u32| {
+        let policy = format!(
+            "[[scheduler]]\nname = \"sarathi\"\nlabel = \"mine\"\ntoken_budget = {token_budget}\n"
+        );
+        fs::write(dir.path().join("e.toml"), policy).expect("the disk has room");
+        let mut command = simulated(dir.path(), "capacity");
+        command.args(["--experiment", "e.toml", "--num-prompts", "40", "--replicates", "10"]);
+        run(command.args(["--objective", "e2el <= 2 s for 90%", "-o", "out"]))
+    };
+    let (code, _, error) = search(89);
+    assert_eq!(code, 0, "{error}");
+    let result = || fs::read_to_string(dir.path().join("out/capacity.json")).expect("it is there");
+    let before = result();
+    let (code, _, error) = search(64);
+    assert_eq!(code, 2, "{error}");
+    assert!(error.contains("`mine` has other options in out; give it another label"), "{error}");
+    assert_eq!(result(), before);
+}
+
 /// As searches were kept when replicates counted from 0 in names, and the probability was forgotten.
 #[test]
 fn a_search_of_an_older_directory_goes_on() {
