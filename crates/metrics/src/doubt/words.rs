@@ -60,8 +60,8 @@ impl Doubt {
                 percent(by)
             ),
             Self::RepeatedRequests { distinct, of } => format!(
-                "repeated requests: only {distinct} of a policy's {of} runs in virtual time are different \
-                 ones; intervals and verdicts are about these requests, not others like them"
+                "repeated requests: a policy's {of} runs in virtual time are copies of {distinct} of them; \
+                 intervals and verdicts are about these requests, not others like them"
             ),
             Self::Extrapolated { requests, prompt_tokens, range } => format!(
                 "extrapolated: deadlines of {requests} requests were predicted outside the \
